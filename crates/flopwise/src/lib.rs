@@ -1,0 +1,4 @@
+//! flopwise
+#![forbid(unsafe_code)]
+pub mod machine;
+pub mod units;

@@ -1,0 +1,239 @@
+//! A machine profile: what `flopwise measure` found, as it is written, read and printed.
+//!
+//! The JSON of a profile file and of `measure --json` is one and the same (docs/json.md).
+
+use crate::units::{BytesPerSec, FlopsPerByte, FlopsPerSec, Hertz};
+use serde::{Deserialize, Serialize};
+
+/// The version of the JSON this build writes and reads.
+pub const SCHEMA: u32 = 1;
+
+/// The largest profile file read: a full one is a few hundred KiB.
+const MAX_PROFILE_BYTES: usize = 16 << 20;
+
+/// Everything measured on one machine in one run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Profile {
+    /// [`SCHEMA`] when it was written.
+    pub schema: u32,
+    /// Always `measure`.
+    pub kind: String,
+    /// What was measured.
+    pub machine: Host,
+    /// FLOP rates, the instruction peak first.
+    pub compute: Vec<ComputeRate>,
+    /// Bandwidths.
+    pub memory: Vec<MemoryRate>,
+    /// Doubts: a busy neighbour, few clean samples, a result that could not be had.
+    pub notes: Vec<String>,
+}
+
+/// The machine that was measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Host {
+    /// Host name, or the name given by the user.
+    pub name: String,
+    /// The processor's own name for itself.
+    pub cpu: String,
+    /// Logical processors this process may run on (affinity and cgroup quota respected).
+    pub logical_cpus: u32,
+    /// The clock seen while measuring, from a chain of dependent additions; `None` if unmeasured.
+    pub clock_hz: Option<Hertz>,
+    /// What the operating system says the clock is, for comparison; often wrong in a VM.
+    pub os_clock_hz: Option<Hertz>,
+    /// Instruction sets the kernels used: `avx512f`, `avx2+fma`, `neon`, `scalar`.
+    pub isa: String,
+    /// Physical memory, bytes.
+    pub memory_bytes: Option<u64>,
+    /// Operating system and architecture.
+    pub os: String,
+    /// When, in UTC: `2026-11-23T13:38:00Z`.
+    pub measured_at: String,
+    /// The version that measured.
+    pub flopwise_version: String,
+}
+
+/// What a [`ComputeRate`] stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ComputeKind {
+    /// Multiply-add instructions from registers: the most the machine can issue.
+    Peak,
+    /// A matrix product through memory: what a model can hope for.
+    Gemm,
+}
+
+/// One FLOP rate.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ComputeRate {
+    /// Number format by catalogue name: `fp32`.
+    pub format: String,
+    /// Peak or GEMM.
+    pub kind: ComputeKind,
+    /// What ran: `asm-avx2-fma`, `gemm` (the library's name).
+    pub backend: String,
+    /// Threads, one per logical processor used.
+    pub threads: u32,
+    /// `[m, n, k]` of a GEMM; `None` for a peak.
+    pub shape: Option<[u64; 3]>,
+    /// The rate, FLOP/s, one multiply-add being two.
+    pub flops_per_s: Sampled,
+    /// Share of the instruction peak at the same format and thread count.
+    pub fraction_of_peak: Option<f64>,
+    /// FLOP per measured clock cycle and thread; for a peak an integer up to noise.
+    pub flops_per_cycle: Option<f64>,
+}
+
+/// Where the bytes come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MemoryLevel {
+    /// First-level cache.
+    L1,
+    /// Second-level cache.
+    L2,
+    /// Last-level cache.
+    L3,
+    /// Main memory.
+    #[serde(rename = "DRAM")]
+    Dram,
+}
+
+/// What is done with the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MemoryOp {
+    /// Loads only.
+    Read,
+    /// Stores only.
+    Write,
+    /// One load and one store per element; both are counted, as STREAM does.
+    Copy,
+    /// a = b + s * c; three streams counted, as STREAM does.
+    Triad,
+}
+
+/// One bandwidth.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MemoryRate {
+    /// Which level of the hierarchy.
+    pub level: MemoryLevel,
+    /// Which access.
+    pub op: MemoryOp,
+    /// Threads.
+    pub threads: u32,
+    /// Bytes of each array, per thread.
+    pub array_bytes: u64,
+    /// Application bytes per second.
+    pub bytes_per_s: Sampled,
+}
+
+/// A rate from many short samples.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sampled {
+    /// Median of the samples kept.
+    pub median: f64,
+    /// The best sample kept.
+    pub best: f64,
+    /// Samples kept: those during which the thread was never preempted.
+    pub samples: u32,
+    /// Samples taken.
+    pub taken: u32,
+    /// Interquartile range over median: 0.02 means the middle half lies within 2 %.
+    pub spread: f64,
+}
+
+/// A profile that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProfileError {
+    /// Not the JSON of a profile.
+    #[error("not a machine profile: {0}")]
+    Malformed(String),
+    /// Written by another version.
+    #[error("profile has schema {0}, this build reads {SCHEMA}; run `flopwise measure` again")]
+    Schema(u32),
+    /// A rate that no machine has.
+    #[error("profile holds an impossible rate in `{0}`; run `flopwise measure` again")]
+    ImpossibleRate(String),
+    /// Larger than any profile.
+    #[error("profile is larger than {MAX_PROFILE_BYTES} bytes")]
+    TooLarge,
+}
+
+impl Profile {
+    /// Reads a profile's JSON.
+    ///
+    /// # Errors
+    /// [`ProfileError`]: not a profile, another schema, or a rate that is not a positive number.
+    pub fn from_json(text: &str) -> Result<Profile, ProfileError> {
+        if MAX_PROFILE_BYTES < text.len() {
+            return Err(ProfileError::TooLarge);
+        }
+        let profile: Profile =
+            serde_json::from_str(text).map_err(|error| ProfileError::Malformed(error.to_string()))?;
+        if profile.kind != "measure" {
+            return Err(ProfileError::Malformed(format!("its kind is `{}`", profile.kind)));
+        }
+        if profile.schema != SCHEMA {
+            return Err(ProfileError::Schema(profile.schema));
+        }
+        let compute = profile.compute.iter().map(|rate| (&rate.backend, rate.flops_per_s));
+        let rates = compute.map(|(place, rate)| (place.clone(), rate));
+        let memory = profile.memory.iter();
+        let bandwidths = memory.map(|rate| (format!("{:?} {:?}", rate.level, rate.op), rate.bytes_per_s));
+        for (place, rate) in rates.chain(bandwidths) {
+            if !(rate.median.is_finite() && 0.0 < rate.median) {
+                return Err(ProfileError::ImpossibleRate(place));
+            }
+        }
+        Ok(profile)
+    }
+
+    /// The JSON of a profile file, one trailing newline.
+    ///
+    /// # Panics
+    /// Never: every field has a JSON form.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let mut text = serde_json::to_string_pretty(self).expect("every field has a JSON form");
+        text.push('\n');
+        text
+    }
+
+    /// The median rate of `kind` in `format` at the most threads measured.
+    #[must_use]
+    pub fn compute_rate(&self, format: &str, kind: ComputeKind) -> Option<&ComputeRate> {
+        let matching = self.compute.iter().filter(|rate| rate.format == format && rate.kind == kind);
+        matching.max_by(|a, b| {
+            let by_threads = a.threads.cmp(&b.threads);
+            by_threads.then(a.flops_per_s.median.total_cmp(&b.flops_per_s.median))
+        })
+    }
+
+    /// The median main-memory bandwidth of `op` at the most threads measured.
+    #[must_use]
+    pub fn dram_rate(&self, op: MemoryOp) -> Option<&MemoryRate> {
+        let matching =
+            self.memory.iter().filter(|rate| rate.level == MemoryLevel::Dram && rate.op == op);
+        matching.max_by_key(|rate| rate.threads)
+    }
+
+    /// The instruction peak in `format`, all threads.
+    #[must_use]
+    pub fn peak(&self, format: &str) -> Option<FlopsPerSec> {
+        let rate = self.compute_rate(format, ComputeKind::Peak)?;
+        Some(FlopsPerSec(rate.flops_per_s.median))
+    }
+
+    /// Main-memory read bandwidth, all threads.
+    #[must_use]
+    pub fn dram_read(&self) -> Option<BytesPerSec> {
+        self.dram_rate(MemoryOp::Read).map(|rate| BytesPerSec(rate.bytes_per_s.median))
+    }
+
+    /// Where the compute roof meets the memory roof: peak over read bandwidth
+    /// (Williams, Waterman, Patterson 2009, "Roofline").
+    #[must_use]
+    pub fn ridge_point(&self, format: &str) -> Option<FlopsPerByte> {
+        Some(self.peak(format)? / self.dram_read()?)
+    }
+}
