@@ -1,1 +1,34 @@
-//! flopwise
+//! What a machine really does: its clock, FLOP/s and bytes per second, true beside a busy neighbour.
+//!
+//! Not here: models, percentages of data-sheet numbers, printing. Nothing is computed from a
+//! nominal clock: the clock is measured beside each rate.
+//!
+//! ```
+//! use flopwise_measure::{Mock, Plan, measure, timestamp};
+//! use std::time::SystemTime;
+//!
+//! let mut machine = Mock::default(); // `Cpu::new()` measures the machine at hand, in about 5 s
+//! let plan = Plan::quick(timestamp(SystemTime::now()));
+//! let profile = measure(&mut machine, &plan, &mut |_progress| ());
+//! assert_eq!(profile.peak("fp32").unwrap().to_string(), "256 GFLOP/s");
+//! ```
+
+mod measure;
+
+mod bench;
+mod plan;
+mod sample;
+
+mod clock;
+mod cpu;
+mod host;
+mod mock;
+
+pub use bench::{
+    Bench, ElementFormat, Experiment, Load, Outcome, Setup, Slice, Stream, Unmeasurable,
+};
+pub use clock::timestamp;
+pub use cpu::Cpu;
+pub use measure::{Progress, measure};
+pub use mock::{Mock, MockRates};
+pub use plan::{Plan, Threads};

@@ -1,4 +1,8 @@
 //! flopwise
-#![forbid(unsafe_code)]
+pub mod cost;
+pub mod error;
+pub mod graph;
+pub mod import;
 pub mod machine;
+pub mod note;
 pub mod units;

@@ -214,7 +214,7 @@ pub fn grouped(count: u128) -> String {
     let digits = count.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (digit_idx, digit) in digits.chars().enumerate() {
-        if digit_idx != 0 && (digits.len() - digit_idx) % 3 == 0 {
+        if digit_idx != 0 && (digits.len() - digit_idx).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -224,7 +224,10 @@ pub fn grouped(count: u128) -> String {
 
 fn si_count(count: u128, symbol: &str) -> String {
     if count < 10_000 {
-        return format!("{} {symbol}", if count < 1000 { count.to_string() } else { grouped(count) });
+        return format!(
+            "{} {symbol}",
+            if count < 1000 { count.to_string() } else { grouped(count) }
+        );
     }
     // Integer rounding to four digits, half up: exact where f64 would already have rounded.
     let n_digits = count.ilog10();
@@ -338,7 +341,8 @@ fn parse_count(text: &str, symbol: &str) -> Option<u128> {
             // 1.5 KiB is 1536 B: multiply first, then drop the decimal places if they are zero,
             // rounding where a printed four-digit figure does not name a whole byte.
             let unit = 10u128.checked_pow(n_fraction.try_into().ok()?)?;
-            let scaled = shift_decimal(digits, exponent)?.checked_mul(1024u128.checked_pow(power)?)?;
+            let scaled =
+                shift_decimal(digits, exponent)?.checked_mul(1024u128.checked_pow(power)?)?;
             Some((scaled + unit / 2) / unit)
         }
     }
@@ -349,7 +353,7 @@ fn shift_decimal(digits: u128, power: i64) -> Option<u128> {
     if 0 <= power {
         return digits.checked_mul(scale);
     }
-    (digits % scale == 0).then_some(digits / scale)
+    digits.is_multiple_of(scale).then_some(digits / scale)
 }
 
 fn parse_quantity(text: &str, symbol: &str) -> Option<f64> {
@@ -397,7 +401,8 @@ mod tests {
 
     #[test]
     fn quantities_print() {
-        let check = |seconds: f64, expected: &str| assert_eq!(Seconds(seconds).to_string(), expected);
+        let check =
+            |seconds: f64, expected: &str| assert_eq!(Seconds(seconds).to_string(), expected);
         check(0.0, "0 s");
         check(1.5, "1.5 s");
         check(0.004_2, "4.2 ms");

@@ -168,8 +168,8 @@ impl Profile {
         if MAX_PROFILE_BYTES < text.len() {
             return Err(ProfileError::TooLarge);
         }
-        let profile: Profile =
-            serde_json::from_str(text).map_err(|error| ProfileError::Malformed(error.to_string()))?;
+        let profile: Profile = serde_json::from_str(text)
+            .map_err(|error| ProfileError::Malformed(error.to_string()))?;
         if profile.kind != "measure" {
             return Err(ProfileError::Malformed(format!("its kind is `{}`", profile.kind)));
         }
@@ -179,7 +179,8 @@ impl Profile {
         let compute = profile.compute.iter().map(|rate| (&rate.backend, rate.flops_per_s));
         let rates = compute.map(|(place, rate)| (place.clone(), rate));
         let memory = profile.memory.iter();
-        let bandwidths = memory.map(|rate| (format!("{:?} {:?}", rate.level, rate.op), rate.bytes_per_s));
+        let bandwidths =
+            memory.map(|rate| (format!("{:?} {:?}", rate.level, rate.op), rate.bytes_per_s));
         for (place, rate) in rates.chain(bandwidths) {
             if !(rate.median.is_finite() && 0.0 < rate.median) {
                 return Err(ProfileError::ImpossibleRate(place));
@@ -202,7 +203,8 @@ impl Profile {
     /// The median rate of `kind` in `format` at the most threads measured.
     #[must_use]
     pub fn compute_rate(&self, format: &str, kind: ComputeKind) -> Option<&ComputeRate> {
-        let matching = self.compute.iter().filter(|rate| rate.format == format && rate.kind == kind);
+        let matching =
+            self.compute.iter().filter(|rate| rate.format == format && rate.kind == kind);
         matching.max_by(|a, b| {
             let by_threads = a.threads.cmp(&b.threads);
             by_threads.then(a.flops_per_s.median.total_cmp(&b.flops_per_s.median))

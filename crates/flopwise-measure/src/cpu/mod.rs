@@ -1,0 +1,232 @@
+//! The machine at hand: its processors under real loads.
+//!
+//! Not here: which loads, how long, and what the slices mean (`measure.rs`, `sample.rs`).
+
+mod workers;
+
+mod gemm;
+mod peak;
+mod stream;
+
+#[cfg(target_arch = "aarch64")]
+mod aarch64;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+
+mod os;
+
+use crate::bench::{Bench, Experiment, Load, Setup, Slice, Unmeasurable};
+use crate::clock::HAS_ADD_CHAIN;
+use crate::host;
+use flopwise::machine::Host;
+use peak::FmaKernel;
+use std::time::Instant;
+use workers::{Build, Which, Workers};
+
+/// A slice is so long: well under the 3 ms for which Linux lets a thread run before it gives the
+/// processor to a waiting one, and 10^4 times the cost of reading the time.
+const LOAD_SLICE_S: f64 = 1e-3;
+/// The clock needs less: nothing has to warm up.
+const CLOCK_SLICE_S: f64 = 0.25e-3;
+
+/// The processors that this process may use.
+///
+/// ```no_run
+/// use flopwise_measure::{Cpu, Plan, measure, timestamp};
+/// let plan = Plan::quick(timestamp(std::time::SystemTime::now()));
+/// let profile = measure(&mut Cpu::new(), &plan, &mut |_progress| ()); // about 5 s
+/// println!("{}", profile.to_json());
+/// ```
+pub struct Cpu {
+    workers: Workers,
+    /// Logical processor of each worker; empty where the system does not say.
+    cpus: Vec<usize>,
+    n_logical_cpus: usize,
+    fma: FmaKernel,
+    clock_amount: u64,
+    current: Option<Prepared>,
+}
+
+/// The experiment whose kernels the workers hold.
+#[derive(Clone, Copy)]
+struct Prepared {
+    n_threads: usize,
+    amount: u64,
+}
+
+impl Cpu {
+    /// Starts one thread on each processor that affinity and cgroup quota allow, pinned where the
+    /// system can; the calling thread stays free.
+    #[must_use]
+    pub fn new() -> Cpu {
+        let quota = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let mut cpus = os::allowed_cpus().unwrap_or_default();
+        cpus.truncate(quota);
+        let n_logical_cpus = if cpus.is_empty() { quota } else { cpus.len() };
+        let places: Vec<Option<usize>> =
+            (0..n_logical_cpus).map(|worker_idx| cpus.get(worker_idx).copied()).collect();
+        let workers = Workers::start(&places);
+        let clock_amount =
+            calibrate(CLOCK_SLICE_S, &mut |amount| workers.run(Which::Clock, 1, amount));
+        Cpu { workers, cpus, n_logical_cpus, fma: peak::best(), clock_amount, current: None }
+    }
+
+    fn current(&self) -> Prepared {
+        self.current.expect("an experiment is prepared before its slices")
+    }
+
+    fn array_size(&self, n_threads: usize) -> stream::ArraySize {
+        let cpus = &self.cpus[..n_threads.min(self.cpus.len())];
+        let cache_bytes = host::last_level_cache_bytes(cpus);
+        stream::array_size(n_threads, cache_bytes, host::available_memory_bytes())
+    }
+
+    /// One kernel for each thread, to be built on it.
+    fn builds(&self, experiment: &Experiment) -> (Vec<Build>, Option<u64>) {
+        let n_threads = experiment.n_threads as usize;
+        match experiment.load {
+            Load::Peak(crate::ElementFormat::Fp32) => {
+                let fma = self.fma;
+                let build = || -> Build { Box::new(move || peak::build(fma)) };
+                ((0..n_threads).map(|_| build()).collect(), None)
+            }
+            Load::Gemm(crate::ElementFormat::Fp32, shape) => (gemm::builds(shape, n_threads), None),
+            Load::Dram(kind) => {
+                let array_bytes = self.array_size(n_threads).n_bytes;
+                let build = || -> Build { Box::new(move || stream::build(kind, array_bytes)) };
+                ((0..n_threads).map(|_| build()).collect(), Some(array_bytes))
+            }
+        }
+    }
+}
+
+impl Default for Cpu {
+    fn default() -> Cpu {
+        Cpu::new()
+    }
+}
+
+impl Bench for Cpu {
+    fn host(&self) -> Host {
+        host::host(self.n_logical_cpus as u32, self.fma.isa)
+    }
+
+    fn caveats(&self) -> Vec<String> {
+        let mut caveats = os::caveats();
+        if cfg!(target_os = "linux") && !self.workers.are_pinned() {
+            caveats.push("threads could not be pinned: they may wander between processors".into());
+        }
+        if !HAS_ADD_CHAIN {
+            caveats.push("the clock is not measured on this architecture".to_owned());
+        }
+        let thread_counts = [1, self.n_logical_cpus];
+        if let Some(doubt) = thread_counts.iter().find_map(|&n| self.array_size(n).doubt) {
+            caveats.push(doubt);
+        }
+        caveats
+    }
+
+    fn prepare(&mut self, experiment: &Experiment) -> Result<Setup, Unmeasurable> {
+        let called = Instant::now();
+        self.current = None;
+        let n_threads = experiment.n_threads as usize;
+        if !(1..=self.n_logical_cpus).contains(&n_threads) {
+            return Err(Unmeasurable(format!(
+                "{n_threads} threads asked for, {} processors allowed",
+                self.n_logical_cpus
+            )));
+        }
+        let (builds, array_bytes) = self.builds(experiment);
+        self.workers.build(builds)?;
+        let amount =
+            calibrate(LOAD_SLICE_S, &mut |amount| self.workers.run(Which::Load, n_threads, amount));
+        self.current = Some(Prepared { n_threads, amount });
+        let backend = match experiment.load {
+            Load::Peak(_) => self.fma.backend,
+            Load::Gemm(..) => gemm::BACKEND,
+            Load::Dram(_) => stream::backend(),
+        };
+        let spent_s = called.elapsed().as_secs_f64();
+        Ok(Setup { backend: backend.to_owned(), array_bytes, spent_s })
+    }
+
+    fn clock_slice(&mut self) -> Option<Slice> {
+        let n_threads = self.current().n_threads;
+        HAS_ADD_CHAIN.then(|| self.workers.run(Which::Clock, n_threads, self.clock_amount))
+    }
+
+    fn load_slice(&mut self) -> Slice {
+        let Prepared { n_threads, amount } = self.current();
+        self.workers.run(Which::Load, n_threads, amount)
+    }
+}
+
+/// How many rounds last `target_s`, at least one.
+///
+/// Grows until a slice is long enough to time, then scales; the shorter of two slices counts, since
+/// a neighbour only ever makes one longer.
+fn calibrate(target_s: f64, run: &mut dyn FnMut(u64) -> Slice) -> u64 {
+    let mut shortest_s = |amount: u64| run(amount).seconds.min(run(amount).seconds);
+    let mut amount = 1u64;
+    let mut seconds = shortest_s(amount);
+    while seconds < target_s / 4.0 && amount < 1 << 40 {
+        amount *= 4;
+        seconds = shortest_s(amount);
+    }
+    ((amount as f64 * target_s / seconds) as u64).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::{ElementFormat, Outcome, Stream};
+
+    #[test]
+    fn calibration_meets_its_target() {
+        let check = |per_round_s: f64, expected: u64| {
+            let mut run = |amount: u64| Slice {
+                seconds: amount as f64 * per_round_s,
+                work: 1.0,
+                spent_s: 0.0,
+                outcome: Outcome::Clean,
+            };
+            assert_eq!(calibrate(0.5, &mut run), expected, "{per_round_s}");
+        };
+        check(1.0 / 1024.0, 512);
+        check(0.25, 2);
+        check(3.0, 1);
+    }
+
+    #[test]
+    fn every_load_runs_and_verifies_on_each_thread_count() {
+        let mut cpu = Cpu::new();
+        let loads = [
+            Load::Peak(ElementFormat::Fp32),
+            Load::Gemm(ElementFormat::Fp32, [64, 96, 80]),
+            Load::Dram(Stream::Read),
+            Load::Dram(Stream::Copy),
+        ];
+        for load in loads {
+            for n_threads in [1, cpu.n_logical_cpus as u32] {
+                let setup = cpu.prepare(&Experiment { load, n_threads }).unwrap();
+                let is_stream = matches!(load, Load::Dram(_));
+                assert_eq!(setup.array_bytes.is_some(), is_stream, "{load:?}");
+                let slice = cpu.load_slice();
+                assert_ne!(slice.outcome, Outcome::Wrong, "{load:?} on {n_threads}");
+                assert!(0.0 < slice.rate() && slice.rate().is_finite());
+                if let Some(clock) = cpu.clock_slice() {
+                    assert_ne!(clock.outcome, Outcome::Wrong);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn more_threads_than_processors_are_refused() {
+        let mut cpu = Cpu::new();
+        let n_threads = cpu.n_logical_cpus as u32 + 1;
+        let load = Load::Peak(ElementFormat::Fp32);
+        assert!(cpu.prepare(&Experiment { load, n_threads }).is_err());
+        assert!(cpu.prepare(&Experiment { load, n_threads: 0 }).is_err());
+    }
+}

@@ -1,0 +1,161 @@
+//! Who the machine is: names, memory, caches and the clock its operating system claims.
+//!
+//! Not here: anything measured. What a system does not tell is `None`.
+
+use flopwise::machine::Host;
+use flopwise::units::Hertz;
+use std::collections::BTreeSet;
+use std::fs;
+
+/// The machine's own account of itself; measured clock and date are left open.
+pub(crate) fn host(n_logical_cpus: u32, isa: &str) -> Host {
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let os_clock_mhz = field(&cpuinfo, "cpu MHz").and_then(|text| text.parse::<f64>().ok());
+    let cpu = field(&cpuinfo, "model name").map(str::to_owned).or_else(cpu_brand);
+    Host {
+        name: host_name().unwrap_or_else(|| "localhost".to_owned()),
+        cpu: cpu.unwrap_or_else(|| format!("unnamed {} processor", std::env::consts::ARCH)),
+        logical_cpus: n_logical_cpus,
+        clock_hz: None,
+        os_clock_hz: os_clock_mhz.map(|megahertz| Hertz(megahertz * 1e6)),
+        isa: isa.to_owned(),
+        memory_bytes: meminfo_bytes("MemTotal"),
+        os: os_name(),
+        measured_at: String::new(),
+        flopwise_version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+/// Memory that can be taken without pushing anything out.
+pub(crate) fn available_memory_bytes() -> Option<u64> {
+    meminfo_bytes("MemAvailable")
+}
+
+/// All last-level caches behind the given processors, added up; `None` if the system does not say.
+pub(crate) fn last_level_cache_bytes(cpus: &[usize]) -> Option<u64> {
+    let caches: Option<BTreeSet<Cache>> = cpus.iter().map(|&cpu| last_level_cache(cpu)).collect();
+    let total = caches?.iter().map(|cache| cache.n_bytes).sum();
+    (0 < total).then_some(total)
+}
+
+/// One cache; those of two processors are the same if the same processors share it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Cache {
+    level: u32,
+    shared_by: String,
+    n_bytes: u64,
+}
+
+fn last_level_cache(cpu: usize) -> Option<Cache> {
+    let folder = format!("/sys/devices/system/cpu/cpu{cpu}/cache");
+    let indices = fs::read_dir(folder).ok()?.filter_map(Result::ok);
+    let caches = indices.filter_map(|index| {
+        let read = |name: &str| fs::read_to_string(index.path().join(name)).ok();
+        Some(Cache {
+            level: read("level")?.trim().parse().ok()?,
+            shared_by: read("shared_cpu_list")?.trim().to_owned(),
+            n_bytes: cache_size(read("size")?.trim())?,
+        })
+    });
+    caches.max()
+}
+
+/// `32768K` as sysfs writes it.
+fn cache_size(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(['K', 'M']);
+    let unit = match &text[digits.len()..] {
+        "" => 1,
+        "K" => 1 << 10,
+        "M" => 1 << 20,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(unit)
+}
+
+fn meminfo_bytes(name: &str) -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    field(&text, name)?.strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1 << 10)
+}
+
+/// The first `name : value` line's value.
+fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let mut pairs = text.lines().filter_map(|line| line.split_once(':'));
+    let (_, value) = pairs.find(|(key, _)| key.trim() == name)?;
+    Some(value.trim()).filter(|value| !value.is_empty())
+}
+
+fn os_name() -> String {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let words = [std::env::consts::OS, release.trim(), std::env::consts::ARCH];
+    words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(unix)]
+fn host_name() -> Option<String> {
+    let mut name = [0u8; 256]; // POSIX names have at most 255 bytes
+    // SAFETY: `name` is valid for writes of its length.
+    let status = unsafe { libc::gethostname(name.as_mut_ptr().cast(), name.len()) };
+    if status != 0 {
+        return None;
+    }
+    let name = std::ffi::CStr::from_bytes_until_nul(&name).ok()?.to_str().ok()?;
+    (!name.is_empty()).then(|| name.to_owned())
+}
+
+#[cfg(not(unix))]
+fn host_name() -> Option<String> {
+    std::env::var("COMPUTERNAME").ok()
+}
+
+/// The processor's name for itself, for systems without `/proc` (Intel SDM and AMD APM, CPUID
+/// leaves 8000_0002 to 8000_0004).
+#[cfg(target_arch = "x86_64")]
+fn cpu_brand() -> Option<String> {
+    use std::arch::x86_64::__cpuid;
+    if __cpuid(0x8000_0000).eax < 0x8000_0004 {
+        return None;
+    }
+    let leaves = (0x8000_0002..=0x8000_0004).map(__cpuid);
+    let words = leaves.flat_map(|leaf| [leaf.eax, leaf.ebx, leaf.ecx, leaf.edx]);
+    let bytes: Vec<u8> = words.flat_map(u32::to_le_bytes).take_while(|&byte| byte != 0).collect();
+    let name = String::from_utf8(bytes).ok()?.trim().to_owned();
+    (!name.is_empty()).then_some(name)
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn cpu_brand() -> Option<String> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cache_sizes_parse() {
+        assert_eq!(cache_size("32768K"), Some(32 << 20));
+        assert_eq!(cache_size("16M"), Some(16 << 20));
+        assert_eq!(cache_size("512"), Some(512));
+        assert_eq!(cache_size("32KiB"), None);
+        assert_eq!(cache_size(""), None);
+    }
+
+    #[test]
+    fn fields_are_found_by_their_whole_name() {
+        let text = "model\t\t: 1\nmodel name\t: AMD EPYC\nmicrocode :\nMemTotal:  24 kB\n";
+        assert_eq!(field(text, "model name"), Some("AMD EPYC"));
+        assert_eq!(field(text, "model"), Some("1"));
+        assert_eq!(field(text, "MemTotal"), Some("24 kB"));
+        assert_eq!(field(text, "microcode"), None);
+        assert_eq!(field(text, "name"), None);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn this_machine_has_a_name_and_memory() {
+        let host = host(3, "scalar");
+        assert_eq!((host.logical_cpus, host.isa.as_str()), (3, "scalar"));
+        assert!(host.clock_hz.is_none());
+        assert!(available_memory_bytes() <= host.memory_bytes);
+    }
+}

@@ -1,0 +1,148 @@
+//! A mock machine: configured rates, exactly and at once, with preempted slices among them.
+//!
+//! Not here: clocks, threads or noise. It makes `measure -> estimate -> report` a snapshot test.
+
+use crate::bench::{Bench, Experiment, Load, Outcome, Setup, Slice, Stream, Unmeasurable};
+use flopwise::machine::Host;
+use flopwise::units::Hertz;
+
+/// Each slice lasts 1/1024 s: a power of two, so that rate x time / time is the rate exactly.
+const SLICE_S: f64 = 1.0 / 1024.0;
+
+/// A machine whose every answer is given.
+///
+/// ```
+/// use flopwise_measure::{Mock, MockRates, Plan, measure};
+/// let slow_memory = MockRates { read_bytes_per_s: 2e9, ..MockRates::default() };
+/// let plan = Plan::quick(String::new());
+/// let profile = measure(&mut Mock::new(slow_memory), &plan, &mut |_progress| ());
+/// assert_eq!(profile.dram_read().unwrap().to_string(), "4 GB/s"); // two threads
+/// ```
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Mock {
+    rates: MockRates,
+    current: Option<Experiment>,
+    n_slices: u32,
+}
+
+/// What a [`Mock`] answers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MockRates {
+    /// Logical processors, each a core of its own.
+    pub n_logical_cpus: u32,
+    /// True clock; `None` is a machine without a known add chain.
+    pub clock_hz: Option<f64>,
+    /// What its operating system claims.
+    pub os_clock_hz: Option<f64>,
+    /// FP32 FLOP per cycle of one thread alone.
+    pub flops_per_cycle: f64,
+    /// What is left of that for each thread when all run: 1 for cores, 0.5 for hyper-threads.
+    pub share_when_all_run: f64,
+    /// Share of the peak that a GEMM reaches.
+    pub gemm_efficiency: f64,
+    /// Read bandwidth of each thread.
+    pub read_bytes_per_s: f64,
+    /// Copy bandwidth of each thread.
+    pub copy_bytes_per_s: f64,
+    /// Every so manieth slice is preempted and has half its rate; `None` is a quiet machine.
+    pub preempt_every: Option<u32>,
+    /// A load that gives wrong results.
+    pub wrong: Option<Load>,
+}
+
+impl Default for MockRates {
+    /// Two cores of 4 GHz with 32 FLOP a cycle, 16 GB/s each, on a quiet machine.
+    fn default() -> MockRates {
+        MockRates {
+            n_logical_cpus: 2,
+            clock_hz: Some(4e9),
+            os_clock_hz: Some(4e9),
+            flops_per_cycle: 32.0,
+            share_when_all_run: 1.0,
+            gemm_efficiency: 0.875,
+            read_bytes_per_s: 16e9,
+            copy_bytes_per_s: 12e9,
+            preempt_every: None,
+            wrong: None,
+        }
+    }
+}
+
+impl Mock {
+    /// A machine with these rates.
+    #[must_use]
+    pub fn new(rates: MockRates) -> Mock {
+        Mock { rates, current: None, n_slices: 0 }
+    }
+
+    fn current(&self) -> Experiment {
+        self.current.expect("an experiment is prepared before its slices")
+    }
+
+    fn slice(&mut self, rate: f64) -> Slice {
+        self.n_slices += 1;
+        let preempted =
+            self.rates.preempt_every.is_some_and(|every| self.n_slices.is_multiple_of(every));
+        let (rate, outcome) =
+            if preempted { (rate / 2.0, Outcome::Disturbed) } else { (rate, Outcome::Clean) };
+        Slice { seconds: SLICE_S, work: rate * SLICE_S, spent_s: SLICE_S, outcome }
+    }
+
+    /// Per thread; a machine without a measurable clock still has one.
+    fn peak_rate(&self, n_threads: u32) -> f64 {
+        let share = if n_threads == 1 { 1.0 } else { self.rates.share_when_all_run };
+        self.rates.clock_hz.unwrap_or(4e9) * self.rates.flops_per_cycle * share
+    }
+}
+
+impl Bench for Mock {
+    fn host(&self) -> Host {
+        Host {
+            name: "mock".to_owned(),
+            cpu: "Mock CPU".to_owned(),
+            logical_cpus: self.rates.n_logical_cpus,
+            clock_hz: None,
+            os_clock_hz: self.rates.os_clock_hz.map(Hertz),
+            isa: "mock".to_owned(),
+            memory_bytes: Some(16 << 30),
+            os: "mock".to_owned(),
+            measured_at: String::new(),
+            flopwise_version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    fn caveats(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn prepare(&mut self, experiment: &Experiment) -> Result<Setup, Unmeasurable> {
+        self.current = Some(*experiment);
+        let (backend, array_bytes) = match experiment.load {
+            Load::Peak(_) => ("mock-fma", None),
+            Load::Gemm(..) => ("mock-gemm", None),
+            Load::Dram(_) => ("mock-stream", Some(1 << 27)),
+        };
+        Ok(Setup { backend: backend.to_owned(), array_bytes, spent_s: 0.0 })
+    }
+
+    fn clock_slice(&mut self) -> Option<Slice> {
+        let n_threads = self.current().n_threads;
+        let clock_hz = self.rates.clock_hz?;
+        Some(self.slice(clock_hz * f64::from(n_threads)))
+    }
+
+    fn load_slice(&mut self) -> Slice {
+        let Experiment { load, n_threads } = self.current();
+        let thread_rate = match load {
+            Load::Peak(_) => self.peak_rate(n_threads),
+            Load::Gemm(..) => self.peak_rate(n_threads) * self.rates.gemm_efficiency,
+            Load::Dram(Stream::Read) => self.rates.read_bytes_per_s,
+            Load::Dram(Stream::Copy) => self.rates.copy_bytes_per_s,
+        };
+        let slice = self.slice(thread_rate * f64::from(n_threads));
+        match self.rates.wrong == Some(load) {
+            true => Slice { outcome: Outcome::Wrong, ..slice },
+            false => slice,
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Measurements of the mock machine: exact, instant, through the public interface only.
+
+use flopwise::machine::{ComputeKind, MemoryOp, Profile};
+use flopwise_measure::{ElementFormat, Load, Mock, MockRates, Plan, Threads, measure};
+
+fn quick() -> Plan {
+    Plan::quick("2026-11-23T13:38:00Z".to_owned())
+}
+
+fn profile_of(rates: MockRates) -> Profile {
+    measure(&mut Mock::new(rates), &quick(), &mut |_progress| ())
+}
+
+/// One line for each rate: what, threads, median, samples kept/taken.
+fn table(profile: &Profile) -> Vec<String> {
+    let compute = profile.compute.iter().map(|rate| {
+        let what = match rate.shape {
+            Some([m, n, k]) => format!("gemm {m}x{n}x{k}"),
+            None => "peak".to_owned(),
+        };
+        let sampled = rate.flops_per_s;
+        let (median, kept, taken) = (sampled.median, sampled.samples, sampled.taken);
+        format!("{} {what} {}T {:.0} G {kept}/{taken}", rate.format, rate.threads, median / 1e9)
+    });
+    let memory = profile.memory.iter().map(|rate| {
+        let sampled = rate.bytes_per_s;
+        let (median, kept, taken) = (sampled.median, sampled.samples, sampled.taken);
+        format!("{:?} {}T {:.0} G {kept}/{taken}", rate.op, rate.threads, median / 1e9)
+    });
+    compute.chain(memory).collect()
+}
+
+#[test]
+fn a_quiet_machine_is_measured_exactly() {
+    let profile = profile_of(MockRates::default());
+    // Load and clock slices of 1/1024 s alternate: 0.42 s hold 215 of each. Streams need no clock
+    // and have their 301 before that.
+    let expected = [
+        "fp32 peak 1T 128 G 215/215",
+        "fp32 peak 2T 256 G 215/215",
+        "fp32 gemm 384x384x384 1T 112 G 215/215",
+        "fp32 gemm 768x768x768 1T 112 G 215/215",
+        "fp32 gemm 512x512x512 2T 224 G 215/215",
+        "fp32 gemm 1024x1024x1024 2T 224 G 215/215",
+        "Read 1T 16 G 301/301",
+        "Read 2T 32 G 301/301",
+        "Copy 1T 12 G 301/301",
+        "Copy 2T 24 G 301/301",
+    ];
+    assert_eq!(table(&profile), expected);
+    assert_eq!(profile.notes, Vec::<String>::new());
+    assert_eq!(profile.machine.measured_at, "2026-11-23T13:38:00Z");
+    assert_eq!(profile.machine.clock_hz.unwrap().to_string(), "4 GHz");
+    for rate in &profile.compute {
+        let (per_cycle, share) = match rate.kind {
+            ComputeKind::Peak => (32.0, None),
+            ComputeKind::Gemm => (28.0, Some(0.875)),
+        };
+        assert_eq!(rate.flops_per_cycle, Some(per_cycle));
+        assert_eq!(rate.fraction_of_peak, share);
+        assert!(rate.flops_per_s.spread.abs() < 1e-15);
+    }
+}
+
+#[test]
+fn preempted_slices_are_dropped_and_counted() {
+    let quiet = profile_of(MockRates::default());
+    let busy = profile_of(MockRates { preempt_every: Some(3), ..MockRates::default() });
+    for (quiet, busy) in quiet.compute.iter().zip(&busy.compute) {
+        let (quiet_rate, busy_rate) = (quiet.flops_per_s, busy.flops_per_s);
+        assert!((quiet_rate.median - busy_rate.median).abs() < 1e-3, "{:?}", busy.kind);
+        assert!(busy_rate.samples < busy_rate.taken);
+        assert_eq!(quiet.flops_per_cycle, busy.flops_per_cycle);
+    }
+    assert_eq!(quiet.machine.clock_hz, busy.machine.clock_hz);
+    assert_eq!(busy.notes, Vec::<String>::new(), "two thirds are enough");
+}
+
+#[test]
+fn a_machine_that_is_never_quiet_gives_notes_instead_of_rates() {
+    let profile = profile_of(MockRates { preempt_every: Some(1), ..MockRates::default() });
+    assert_eq!(table(&profile), Vec::<String>::new());
+    assert_eq!(profile.machine.clock_hz, None);
+    assert_eq!(profile.notes.len(), 10);
+    // Twice the budget, since fewer than the least number were clean: 0.84 s of slices and clocks.
+    assert!(profile.notes[0].starts_with("fp32 peak, 1 thread: left out: none of 430 samples"));
+}
+
+#[test]
+fn a_wrong_result_is_left_out() {
+    let shape = Plan::gemm_shape(384, 1);
+    let wrong = Some(Load::Gemm(ElementFormat::Fp32, shape));
+    let profile = profile_of(MockRates { wrong, ..MockRates::default() });
+    assert!(profile.compute.iter().all(|rate| rate.shape != Some(shape)));
+    assert_eq!(profile.compute.len(), 5);
+    assert_eq!(
+        profile.notes,
+        ["fp32 GEMM 384x384x384, 1 thread: left out: a slice gave a wrong result"]
+    );
+}
+
+#[test]
+fn shared_cores_are_noticed() {
+    let profile = profile_of(MockRates { share_when_all_run: 0.5, ..MockRates::default() });
+    assert_eq!(
+        profile.notes,
+        ["2 threads issue 16.0 fp32 FLOP per cycle each, one alone 32.0: \
+          logical processors share cores"]
+    );
+}
+
+#[test]
+fn a_wrong_clock_of_the_system_is_noticed() {
+    let notes = |os_clock_hz| profile_of(MockRates { os_clock_hz, ..MockRates::default() }).notes;
+    assert_eq!(
+        notes(Some(2.5e9)),
+        ["the operating system says the clock is 2.5 GHz, measured is 4 GHz: \
+          a percentage of the former would be 60 % off"]
+    );
+    assert_eq!(notes(Some(3.9e9)), Vec::<String>::new());
+    assert_eq!(notes(None), Vec::<String>::new());
+}
+
+#[test]
+fn a_machine_without_a_clock_still_has_rates() {
+    let profile = profile_of(MockRates { clock_hz: None, ..MockRates::default() });
+    assert_eq!(profile.machine.clock_hz, None);
+    let peak = profile.compute_rate("fp32", ComputeKind::Peak).unwrap();
+    assert_eq!((peak.threads, peak.flops_per_cycle), (2, None));
+}
+
+#[test]
+fn one_processor_is_measured_once() {
+    let profile = profile_of(MockRates { n_logical_cpus: 1, ..MockRates::default() });
+    assert_eq!(profile.compute.len(), 3);
+    assert_eq!(profile.memory.len(), 2);
+}
+
+#[test]
+fn a_plan_may_ask_for_less() {
+    let plan = Plan {
+        threads: vec![Threads::All],
+        gemm_edges: Vec::new(),
+        streams: Vec::new(),
+        enough_samples: 10,
+        ..quick()
+    };
+    let profile = measure(&mut Mock::default(), &plan, &mut |_progress| ());
+    assert_eq!(table(&profile), ["fp32 peak 2T 256 G 10/10"]);
+    assert!(profile.dram_rate(MemoryOp::Read).is_none());
+}
+
+#[test]
+fn a_profile_survives_its_file() {
+    let profile = profile_of(MockRates { preempt_every: Some(5), ..MockRates::default() });
+    assert_eq!(Profile::from_json(&profile.to_json()), Ok(profile));
+}
+
+#[test]
+fn progress_rises_from_nothing_to_all() {
+    let mut seen = Vec::new();
+    measure(&mut Mock::default(), &quick(), &mut |progress| seen.push(progress));
+    assert!(seen.is_sorted_by(|a, b| a.fraction <= b.fraction));
+    assert!(seen[0].fraction.abs() < 1e-12);
+    assert!((seen.last().unwrap().fraction - 1.0).abs() < 1e-12);
+    assert_eq!(seen[0].step, "fp32 peak, 1 thread");
+    assert_eq!(seen.last().unwrap().step, "memory copy, 2 threads");
+}

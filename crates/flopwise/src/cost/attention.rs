@@ -1,0 +1,39 @@
+//! Scaled dot-product attention: pairs of a query and a key it sees, times the head sizes.
+
+use super::{Arithmetic, Operands};
+use crate::graph::{Attention, Dim, Mask};
+
+/// MACs = heads * pairs * (d_qk + d_v), with the query's heads also under GQA; the mask is exact.
+/// Per score one multiply (scale), one add under a mask tensor, and a softmax.
+pub(super) fn attention(op: Attention, operands: &Operands) -> Result<Arithmetic, String> {
+    let query = &operands.input(0)?.shape.0;
+    let key = &operands.input(1)?.shape.0;
+    let value = &operands.input(2)?.shape.0;
+    let ([heads @ .., queries, d_qk], [.., keys, _], [.., d_v]) =
+        (query.as_slice(), key.as_slice(), value.as_slice())
+    else {
+        return Err("an attention of fewer than two axes".to_owned());
+    };
+    let heads = Dim::product(heads);
+    let two = Dim::from(2i64);
+    // Twice the pairs, so that the half of the triangle is taken last, where it divides evenly.
+    let twice_pairs = match op.mask {
+        Mask::Full | Mask::Tensor => &(queries * keys) * &two,
+        Mask::Causal => twice_causal_pairs(queries, keys),
+    };
+    let twice_scores = &heads * &twice_pairs;
+    let macs = (&twice_scores * &(d_qk + d_v)).floor_div(&two);
+    let scores = twice_scores.floor_div(&two);
+    let per_score = if op.mask == Mask::Tensor { 5 } else { 4 };
+    let softmax = Arithmetic::per_element(&scores, (per_score, 2));
+    Ok(Arithmetic { macs, ..softmax })
+}
+
+/// Query i (from 0) sees keys 0..=i: the sum of min(i + 1, keys), doubled. With m the smaller of
+/// both lengths that is m (m + 1) + 2 (queries - m) keys.
+fn twice_causal_pairs(queries: &Dim, keys: &Dim) -> Dim {
+    let m = queries.minimum(keys);
+    let triangle = &m * &(&m + &Dim::ONE);
+    let below = &(&(queries - &m) * keys) * &Dim::from(2i64);
+    &triangle + &below
+}

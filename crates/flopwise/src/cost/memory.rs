@@ -1,0 +1,79 @@
+//! Memory of one forward pass: weights, and the most that activations take at any moment.
+
+use super::bytes_of;
+use super::totals::count;
+use crate::error::Error;
+use crate::graph::{Bindings, Graph, NodeId, Role, TensorId};
+use crate::units::Bytes;
+
+/// Memory of one forward pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// Inputs and results alive at once, at the worst moment of the file's own order: each buffer
+    /// lives from the node that makes it to the last that reads it, views share the buffer they
+    /// look at, inputs and outputs stay to the end, and nothing is computed in place.
+    pub peak_activation_bytes: Bytes,
+    /// The node at which that is.
+    pub peak_node: Option<NodeId>,
+}
+
+/// Finds the peak by exact liveness over the graph's order.
+///
+/// # Errors
+/// A symbol without a value.
+pub fn memory(graph: &Graph, bindings: &Bindings) -> Result<Memory, Error> {
+    let owner = owners(graph);
+    let never = usize::MAX;
+    let mut last_use = vec![0usize; graph.tensors.len()];
+    for (node_idx, node) in graph.nodes.iter().enumerate() {
+        for id in node.inputs.iter().chain(&node.outputs) {
+            let root = owner[id.0].0;
+            last_use[root] = last_use[root].max(node_idx);
+        }
+    }
+    for id in graph.inputs.iter().chain(&graph.outputs) {
+        last_use[owner[id.0].0] = never;
+    }
+    let size = |id: TensorId| match &graph.tensor(id).tensor_type {
+        Some(known) => count(&bytes_of(known), bindings),
+        None => Ok(0),
+    };
+    let mut live: u128 = 0;
+    for id in &graph.inputs {
+        live += size(*id)?;
+    }
+    let mut dies_at: Vec<Vec<u128>> = vec![Vec::new(); graph.nodes.len()];
+    let (mut peak, mut peak_node) = (live, None);
+    for (node_idx, node) in graph.nodes.iter().enumerate() {
+        for id in &node.outputs {
+            if owner[id.0] != *id {
+                continue;
+            }
+            let bytes = size(*id)?;
+            live = live.saturating_add(bytes);
+            if let Some(dying) = dies_at.get_mut(last_use[id.0]) {
+                dying.push(bytes);
+            }
+        }
+        if peak < live {
+            (peak, peak_node) = (live, Some(NodeId(node_idx)));
+        }
+        live -= dies_at[node_idx].iter().sum::<u128>();
+    }
+    Ok(Memory { peak_activation_bytes: Bytes(peak), peak_node })
+}
+
+/// For each tensor the one whose bytes it looks at: itself, unless a view made it.
+fn owners(graph: &Graph) -> Vec<TensorId> {
+    let mut owner: Vec<TensorId> = (0..graph.tensors.len()).map(TensorId).collect();
+    for node in graph.nodes.iter().filter(|node| node.op.is_view()) {
+        let Some(source) = node.inputs.first() else { continue };
+        let root = owner[source.0];
+        let is_weight = matches!(graph.tensor(root).role, Role::Parameter | Role::Buffer);
+        for output in &node.outputs {
+            owner[output.0] = root;
+        }
+        debug_assert!(!is_weight || graph.tensor(root).producer.is_none());
+    }
+    owner
+}

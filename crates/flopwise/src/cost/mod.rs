@@ -1,0 +1,288 @@
+//! [`Graph`] -> [`Work`]: what each node costs, exactly, as formulas in the graph's symbols.
+//!
+//! One `match` over [`Op`], without a wildcard. Conventions: a MAC is one multiply and one add; bias
+//! adds, norms and activations are "other ops", one per element per primitive; transcendental
+//! operations (exp, log, roots, divisions ...) are counted apart. A node that cannot be counted
+//! makes the totals lower bounds.
+//!
+//! Not here: machines and time (see [`crate::estimate`]).
+
+mod attention;
+mod convolution;
+mod matmul;
+mod memory;
+mod movement;
+mod normalization;
+mod reduction;
+#[cfg(test)]
+mod tests;
+mod totals;
+
+pub use memory::{Memory, memory};
+pub use totals::{BoundWork, Counts};
+
+use crate::graph::{Dim, Graph, Node, NodeId, Op, Role, TensorId, TensorType};
+use std::collections::HashSet;
+
+/// What one node costs, in the graph's symbols.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// Multiply-accumulates of matrix products, convolutions and attention.
+    pub macs: Count,
+    /// Primitive adds, multiplies and compares outside those.
+    pub other_ops: Count,
+    /// exp, log, roots, divisions, erf, tanh, sin ...
+    pub transcendental_ops: Count,
+    /// Bytes of operands, each tensor once, as if nothing stayed in cache from the node before.
+    pub bytes_read: Count,
+    /// Bytes of results.
+    pub bytes_written: Count,
+}
+
+/// A count as a formula; [`Dim`] holds any polynomial.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Count(pub Dim);
+
+impl Default for Count {
+    fn default() -> Count {
+        Count(Dim::ZERO)
+    }
+}
+
+/// What a whole model costs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Work {
+    /// One entry per node, in the graph's order.
+    pub nodes: Vec<NodeWork>,
+    /// The sum over all nodes that could be counted.
+    pub total: Cost,
+    /// Trained numbers; tied weights count once.
+    pub parameters: Dim,
+    /// Bytes of the parameters in the format they are stored in.
+    pub weight_bytes: Dim,
+    /// Bytes of untrained stored tensors.
+    pub buffer_bytes: Dim,
+}
+
+/// What one node costs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeWork {
+    /// Which node.
+    pub node: NodeId,
+    /// Its cost, or why it is unknown.
+    pub cost: Result<Cost, String>,
+    /// Parameters that no earlier node reads.
+    pub parameters: Dim,
+}
+
+impl Work {
+    /// Nodes whose cost is unknown; when there are any, every total is a lower bound.
+    pub fn unknown(&self) -> impl Iterator<Item = (NodeId, &str)> {
+        self.nodes.iter().filter_map(|node| Some((node.node, node.cost.as_ref().err()?.as_str())))
+    }
+}
+
+/// Counts a whole graph.
+///
+/// ```
+/// use flopwise::graph::{Builder, MatMul, Op, Orientation, Role, Shape, TensorType};
+/// use flopwise_formats::Format;
+/// let fp32 = |lengths: &[i64]| Some(TensorType { shape: Shape::of(lengths), format: Format::FP32 });
+/// let mut builder = Builder::new("linear");
+/// let x = builder.tensor("x", fp32(&[8, 512]), Role::Input)?;
+/// let w = builder.tensor("w", fp32(&[1000, 512]), Role::Parameter)?;
+/// let linear = Op::MatMul(MatMul { a: Orientation::Plain, b: Orientation::Transposed });
+/// let y = builder.apply("fc", linear, &[x, w])?;
+/// let work = flopwise::cost::work(&builder.finish(vec![x], y));
+/// assert_eq!(work.total.macs.0.to_string(), "4096000");
+/// assert_eq!(work.parameters.to_string(), "512000");
+/// # Ok::<(), flopwise::graph::BuildError>(())
+/// ```
+#[must_use]
+pub fn work(graph: &Graph) -> Work {
+    let mut seen: HashSet<TensorId> = HashSet::new();
+    let mut nodes = Vec::with_capacity(graph.nodes.len());
+    let mut total = Cost::default();
+    for (node_idx, node) in graph.nodes.iter().enumerate() {
+        let mut parameters = Dim::ZERO;
+        for id in &node.inputs {
+            if graph.tensor(*id).role == Role::Parameter && seen.insert(*id) {
+                parameters = &parameters + &elements(graph, *id);
+            }
+        }
+        let cost = node_cost(graph, node);
+        if let Ok(cost) = &cost {
+            total.add(cost);
+        }
+        nodes.push(NodeWork { node: NodeId(node_idx), cost, parameters });
+    }
+    Work {
+        nodes,
+        total,
+        parameters: stored(graph, Role::Parameter, elements),
+        weight_bytes: stored(graph, Role::Parameter, |graph, id| tensor_bytes(graph, id)),
+        buffer_bytes: stored(graph, Role::Buffer, |graph, id| tensor_bytes(graph, id)),
+    }
+}
+
+fn stored(graph: &Graph, role: Role, size: impl Fn(&Graph, TensorId) -> Dim) -> Dim {
+    let tensors = graph.tensors.iter().enumerate().filter(|(_, tensor)| tensor.role == role);
+    tensors.map(|(tensor_idx, _)| size(graph, TensorId(tensor_idx))).sum()
+}
+
+fn elements(graph: &Graph, id: TensorId) -> Dim {
+    let known = graph.tensor(id).tensor_type.as_ref();
+    known.map_or(Dim::ZERO, |known| known.shape.elements())
+}
+
+fn tensor_bytes(graph: &Graph, id: TensorId) -> Dim {
+    graph.tensor(id).tensor_type.as_ref().map_or(Dim::ZERO, bytes_of)
+}
+
+/// Bytes of a tensor packed without gaps, rounded up to a whole byte.
+pub(crate) fn bytes_of(tensor_type: &TensorType) -> Dim {
+    let elements = tensor_type.shape.elements();
+    let bits = i64::from(tensor_type.format.bits);
+    match bits % 8 {
+        0 => &elements * &Dim::from(bits / 8),
+        _ => (&elements * &Dim::from(bits)).ceil_div(&Dim::from(8i64)),
+    }
+}
+
+impl Cost {
+    fn add(&mut self, other: &Cost) {
+        let pairs = [
+            (&mut self.macs, &other.macs),
+            (&mut self.other_ops, &other.other_ops),
+            (&mut self.transcendental_ops, &other.transcendental_ops),
+            (&mut self.bytes_read, &other.bytes_read),
+            (&mut self.bytes_written, &other.bytes_written),
+        ];
+        for (total, count) in pairs {
+            total.0 = &total.0 + &count.0;
+        }
+    }
+}
+
+/// Arithmetic of one node; traffic is added by [`node_cost`].
+#[derive(Debug, Default)]
+pub(crate) struct Arithmetic {
+    macs: Dim,
+    other: Dim,
+    transcendental: Dim,
+}
+
+impl Default for Dim {
+    fn default() -> Dim {
+        Dim::ZERO
+    }
+}
+
+impl Arithmetic {
+    fn none() -> Arithmetic {
+        Arithmetic::default()
+    }
+
+    /// `other` and `transcendental` operations for each of `elements`.
+    fn per_element(elements: &Dim, (other, transcendental): (i64, i64)) -> Arithmetic {
+        Arithmetic {
+            macs: Dim::ZERO,
+            other: elements * &Dim::from(other),
+            transcendental: elements * &Dim::from(transcendental),
+        }
+    }
+}
+
+/// The types a node works on; all known, or there is no cost.
+pub(crate) struct Operands<'a> {
+    inputs: Vec<&'a TensorType>,
+    outputs: Vec<&'a TensorType>,
+}
+
+impl Operands<'_> {
+    fn input(&self, input_idx: usize) -> Result<&TensorType, String> {
+        let input = self.inputs.get(input_idx).copied();
+        input.ok_or_else(|| format!("input {input_idx} is missing"))
+    }
+
+    fn output(&self) -> Result<&TensorType, String> {
+        self.outputs.first().copied().ok_or_else(|| "there is no output".to_owned())
+    }
+
+    fn output_elements(&self) -> Result<Dim, String> {
+        Ok(self.output()?.shape.elements())
+    }
+}
+
+fn node_cost(graph: &Graph, node: &Node) -> Result<Cost, String> {
+    if let Op::Opaque { reason, .. } = &node.op {
+        return Err(reason.clone());
+    }
+    let unknown = || "a shape is unknown".to_owned();
+    let inputs: Option<Vec<&TensorType>> = graph.input_types(node).collect();
+    let operands = Operands {
+        inputs: inputs.ok_or_else(unknown)?,
+        // A second output that nothing declares (saved statistics) has no size to count.
+        outputs: graph.output_types(node).flatten().collect(),
+    };
+    let arithmetic = arithmetic(&node.op, &operands)?;
+    let (bytes_read, bytes_written) = movement::traffic(graph, node, &operands)?;
+    let cost = Cost {
+        macs: Count(arithmetic.macs),
+        other_ops: Count(arithmetic.other),
+        transcendental_ops: Count(arithmetic.transcendental),
+        bytes_read: Count(bytes_read),
+        bytes_written: Count(bytes_written),
+    };
+    let counts = [&cost.macs, &cost.other_ops, &cost.bytes_read, &cost.bytes_written];
+    match counts.iter().any(|count| count.0.is_overflow()) {
+        true => Err("its exact count is beyond 127 bits".to_owned()),
+        false => Ok(cost),
+    }
+}
+
+/// Every operator's arithmetic; a new [`Op`] does not compile until it stands here.
+fn arithmetic(op: &Op, operands: &Operands) -> Result<Arithmetic, String> {
+    match op {
+        Op::MatMul(op) => matmul::matmul(*op, operands),
+        Op::Einsum(op) => matmul::einsum(op, operands),
+        Op::Convolution(op) => convolution::convolution(op, operands),
+        Op::Attention(op) => attention::attention(*op, operands),
+        Op::Normalization(op) => normalization::normalization(*op, operands),
+        Op::Softmax { .. } => {
+            // max, subtract, add; exp, divide
+            Ok(Arithmetic::per_element(&operands.output_elements()?, (3, 2)))
+        }
+        Op::Elementwise(function) => {
+            let operations = function.operations_per_element();
+            Ok(Arithmetic::per_element(&operands.output_elements()?, operations))
+        }
+        Op::Reduce(op) => reduction::reduce(op, operands),
+        Op::Cumulative { .. } | Op::TopK { .. } => {
+            // At least one add or compare per element; how many more is the kernel's choice.
+            Ok(Arithmetic::per_element(&operands.input(0)?.shape.elements(), (1, 0)))
+        }
+        Op::Pool(op) => reduction::pool(op, operands),
+        Op::Resize { interpolation, .. } => reduction::resize(*interpolation, operands),
+        Op::Embedding
+        | Op::Cast(_)
+        | Op::Reshape { .. }
+        | Op::Identity
+        | Op::Transpose { .. }
+        | Op::Expand { .. }
+        | Op::Slice { .. }
+        | Op::Split { .. }
+        | Op::Concat { .. }
+        | Op::Pad { .. }
+        | Op::Tile { .. }
+        | Op::Copy
+        | Op::Rearrange { .. }
+        | Op::Gather { .. }
+        | Op::GatherElements
+        | Op::GatherNd { .. }
+        | Op::Index { .. }
+        | Op::Scatter
+        | Op::Fill { .. } => Ok(Arithmetic::none()),
+        Op::Opaque { reason, .. } => Err(reason.clone()),
+    }
+}

@@ -1,0 +1,330 @@
+//! [`Builder`]: puts a graph together and checks each node as it is inserted.
+
+use super::dim::Dim;
+use super::op::Op;
+use super::shape::{self, ShapeError};
+use super::symbol::{Constraint, Symbol};
+use super::tensor::{Graph, Node, NodeId, Role, Shape, SourceLine, Tensor, TensorId, TensorType};
+use crate::note::Note;
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+
+/// No axis is longer: larger numbers in files are damage or attack, and products of a few such
+/// sizes would not fit 127 bits.
+pub const MAX_DIM: i128 = 1 << 48;
+/// No tensor has more axes: ONNX and PyTorch runtimes stop well below.
+const MAX_RANK: usize = 64;
+/// No graph has more nodes; the largest exports known have about 10^5.
+const MAX_NODES: usize = 2_000_000;
+/// Different constraints kept; a real graph has a handful.
+const MAX_CONSTRAINTS: usize = 10_000;
+
+/// A graph that cannot be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BuildError {
+    /// A size no real tensor has.
+    #[error("tensor `{tensor}`: axis {axis} has size {size}, the limit is 2^48")]
+    DimTooLarge {
+        /// The tensor.
+        tensor: String,
+        /// Which axis.
+        axis: usize,
+        /// Its size.
+        size: String,
+    },
+    /// A size below zero.
+    #[error("tensor `{tensor}`: axis {axis} has negative size {size}")]
+    DimNegative {
+        /// The tensor.
+        tensor: String,
+        /// Which axis.
+        axis: usize,
+        /// Its size.
+        size: String,
+    },
+    /// More axes than [`MAX_RANK`].
+    #[error("tensor `{tensor}` has {rank} axes, the limit is {MAX_RANK}")]
+    RankTooLarge {
+        /// The tensor.
+        tensor: String,
+        /// How many axes.
+        rank: usize,
+    },
+    /// More nodes than [`MAX_NODES`].
+    #[error("the graph has more than {MAX_NODES} nodes")]
+    TooManyNodes,
+}
+
+/// A node to be inserted.
+#[derive(Clone, Debug)]
+pub struct NewNode {
+    /// Unique name.
+    pub name: String,
+    /// What it computes, or the reason why no canonical operator could be given.
+    pub op: Result<Op, String>,
+    /// Operands.
+    pub inputs: Vec<TensorId>,
+    /// Names of the results and their types where the file declares them.
+    pub outputs: Vec<(String, Option<TensorType>)>,
+    /// The operator's name in the file.
+    pub operator: Arc<str>,
+    /// Module path.
+    pub module: Option<Arc<str>>,
+    /// Source line.
+    pub line: Option<SourceLine>,
+}
+
+/// Puts a [`Graph`] together.
+///
+/// ```
+/// use flopwise::graph::{Builder, Dim, Op, Role, Shape, TensorType, Function};
+/// use flopwise_formats::Format;
+/// let fp32 = |shape| TensorType { shape, format: Format::FP32 };
+/// let mut builder = Builder::new("example");
+/// let x = builder.tensor("x", Some(fp32(Shape(vec![Dim::symbol("batch"), 8.into()]))), Role::Input)?;
+/// let y = builder.apply("relu", Op::Elementwise(Function::Relu), &[x])?;
+/// let graph = builder.finish(vec![x], vec![y[0]]);
+/// assert_eq!(graph.tensor(y[0]).tensor_type.as_ref().unwrap().shape.to_string(), "[batch, 8]");
+/// # Ok::<(), flopwise::graph::BuildError>(())
+/// ```
+#[derive(Debug)]
+pub struct Builder {
+    graph: Graph,
+    constraints_seen: HashSet<Constraint>,
+    disagreements: Vec<String>,
+}
+
+impl Builder {
+    /// An empty graph.
+    #[must_use]
+    pub fn new(name: &str) -> Builder {
+        let graph = Graph {
+            name: name.to_owned(),
+            tensors: Vec::new(),
+            nodes: Vec::new(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            symbols: Vec::new(),
+            constraints: Vec::new(),
+            notes: Vec::new(),
+        };
+        Builder { graph, constraints_seen: HashSet::new(), disagreements: Vec::new() }
+    }
+
+    /// Adds an input or weight.
+    ///
+    /// # Errors
+    /// A size beyond the limits.
+    pub fn tensor(
+        &mut self,
+        name: &str,
+        tensor_type: Option<TensorType>,
+        role: Role,
+    ) -> Result<TensorId, BuildError> {
+        if let Some(tensor_type) = &tensor_type {
+            check_sizes(name, &tensor_type.shape)?;
+        }
+        let id = TensorId(self.graph.tensors.len());
+        self.graph.tensors.push(Tensor {
+            name: name.to_owned(),
+            tensor_type,
+            role,
+            producer: None,
+        });
+        Ok(id)
+    }
+
+    /// The tensor behind an id.
+    #[must_use]
+    pub fn get(&self, id: TensorId) -> &Tensor {
+        self.graph.tensor(id)
+    }
+
+    /// Changes what a tensor is to the model, when its first use tells.
+    pub fn set_role(&mut self, id: TensorId, role: Role) {
+        self.graph.tensors[id.0].role = role;
+    }
+
+    /// Adds a note.
+    pub fn note(&mut self, text: impl Into<String>) {
+        self.graph.notes.push(Note::new(text));
+    }
+
+    /// Adds a symbol, in order of first appearance.
+    pub fn symbol(&mut self, symbol: Symbol) {
+        self.graph.symbols.push(symbol);
+    }
+
+    /// Adds something that must hold between sizes, once.
+    pub fn constraint(&mut self, constraint: Constraint) {
+        let is_room = self.constraints_seen.len() < MAX_CONSTRAINTS;
+        if is_room && self.constraints_seen.insert(constraint.clone()) {
+            self.graph.constraints.push(constraint);
+        }
+    }
+
+    /// Inserts `op` over `inputs` under `name`; its one or more outputs are named after it.
+    ///
+    /// # Errors
+    /// A size beyond the limits.
+    pub fn apply(
+        &mut self,
+        name: &str,
+        op: Op,
+        inputs: &[TensorId],
+    ) -> Result<Vec<TensorId>, BuildError> {
+        self.insert(NewNode {
+            name: name.to_owned(),
+            operator: Arc::from(op.name()),
+            op: Ok(op),
+            inputs: inputs.to_vec(),
+            outputs: vec![(name.to_owned(), None)],
+            module: None,
+            line: None,
+        })
+    }
+
+    /// Inserts a node. Its shape rule gives the output types; where the rule cannot be applied the
+    /// node becomes [`Op::Opaque`], with the types the file declares, if any.
+    ///
+    /// # Errors
+    /// A size beyond the limits.
+    pub fn insert(&mut self, new: NewNode) -> Result<Vec<TensorId>, BuildError> {
+        if MAX_NODES <= self.graph.nodes.len() {
+            return Err(BuildError::TooManyNodes);
+        }
+        let ruled = new.op.and_then(|op| match self.infer(&op, &new.inputs, &new.name) {
+            Ok(types) => Ok((op, types)),
+            Err(ShapeError(reason)) => Err(reason),
+        });
+        let (op, ruled) = ruled.unwrap_or_else(|reason| {
+            (Op::Opaque { name: new.operator.to_string(), reason }, Vec::new())
+        });
+        let node_id = NodeId(self.graph.nodes.len());
+        let mut outputs = Vec::with_capacity(new.outputs.len());
+        for (output_idx, (name, declared)) in new.outputs.into_iter().enumerate() {
+            let tensor_type = self.settle(&name, ruled.get(output_idx), declared);
+            let id = self.tensor(&name, tensor_type, Role::Activation)?;
+            self.graph.tensors[id.0].producer = Some(node_id);
+            outputs.push(id);
+        }
+        self.graph.nodes.push(Node {
+            name: new.name,
+            op,
+            inputs: new.inputs,
+            outputs: outputs.clone(),
+            operator: new.operator,
+            module: new.module,
+            line: new.line,
+        });
+        Ok(outputs)
+    }
+
+    /// Which output types a rule gives, and the constraints it needs (kept only if it holds).
+    fn infer(
+        &mut self,
+        op: &Op,
+        inputs: &[TensorId],
+        node: &str,
+    ) -> Result<Vec<TensorType>, ShapeError> {
+        let mut types = Vec::with_capacity(inputs.len());
+        for id in inputs {
+            let tensor = self.get(*id);
+            match &tensor.tensor_type {
+                Some(tensor_type) => types.push(tensor_type.clone()),
+                None => {
+                    return Err(ShapeError(format!("the shape of `{}` is unknown", tensor.name)));
+                }
+            }
+        }
+        let mut constraints = Vec::new();
+        let outputs = shape::infer(op, &types, node, &mut constraints)?;
+        for constraint in constraints {
+            self.constraint(constraint);
+        }
+        Ok(outputs)
+    }
+
+    /// The type of an output: what the file declares, made sharper by the rule where the file
+    /// leaves a size open. A real disagreement is kept for a note.
+    fn settle(
+        &mut self,
+        name: &str,
+        ruled: Option<&TensorType>,
+        declared: Option<TensorType>,
+    ) -> Option<TensorType> {
+        let (Some(ruled), Some(mut declared)) = (ruled, declared.clone()) else {
+            return ruled.cloned().or(declared);
+        };
+        if ruled.shape.rank() != declared.shape.rank() {
+            self.disagreements
+                .push(format!("{name} ({} by rule, {})", ruled.shape, declared.shape));
+            return Some(declared);
+        }
+        for axis in 0..declared.shape.rank() {
+            let (by_rule, by_file) = (&ruled.shape.0[axis], &declared.shape.0[axis]);
+            if by_rule.is_equal(by_file) == Some(false) {
+                let shapes = format!("{name} ({} by rule, {})", ruled.shape, declared.shape);
+                self.disagreements.push(shapes);
+                return Some(declared);
+            }
+            let is_sharper = by_file.as_constant().is_none();
+            if is_sharper {
+                declared.shape.0[axis] = by_rule.clone();
+            }
+        }
+        Some(declared)
+    }
+
+    /// The finished graph. Symbols that no shape names any more are dropped; symbols that no input
+    /// introduced are added, since a value is needed for them.
+    #[must_use]
+    pub fn finish(mut self, inputs: Vec<TensorId>, outputs: Vec<TensorId>) -> Graph {
+        if let Some(first) = self.disagreements.first() {
+            let n_disagreements = self.disagreements.len();
+            self.graph.notes.push(Note::new(format!(
+                "{n_disagreements} shapes in the file differ from what their operators give; the \
+                 file's were taken; the first is {first}"
+            )));
+        }
+        self.graph.inputs = inputs;
+        self.graph.outputs = outputs;
+        let mut used = BTreeSet::new();
+        for tensor in &self.graph.tensors {
+            let lengths = tensor.tensor_type.iter().flat_map(|found| &found.shape.0);
+            used.extend(lengths.flat_map(Dim::symbols));
+        }
+        self.graph.symbols.retain(|symbol| used.contains(symbol.name.as_str()));
+        let mut known: BTreeSet<String> =
+            self.graph.symbols.iter().map(|symbol| symbol.name.clone()).collect();
+        for name in used {
+            if known.insert(name.to_string()) {
+                self.graph.symbols.push(Symbol {
+                    name: name.to_string(),
+                    aliases: Vec::new(),
+                    min: 0,
+                    max: None,
+                    place: "computed at run time".to_owned(),
+                });
+            }
+        }
+        self.graph
+    }
+}
+
+fn check_sizes(name: &str, shape: &Shape) -> Result<(), BuildError> {
+    let tensor = name.to_owned();
+    if MAX_RANK < shape.rank() {
+        return Err(BuildError::RankTooLarge { tensor, rank: shape.rank() });
+    }
+    for (axis, dim) in shape.0.iter().enumerate() {
+        let size = dim.as_constant();
+        if size.is_some_and(|size| size < 0) {
+            return Err(BuildError::DimNegative { tensor, axis, size: dim.to_string() });
+        }
+        if dim.is_overflow() || size.is_some_and(|size| MAX_DIM < size) {
+            return Err(BuildError::DimTooLarge { tensor, axis, size: dim.to_string() });
+        }
+    }
+    Ok(())
+}

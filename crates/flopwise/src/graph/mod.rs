@@ -1,0 +1,26 @@
+//! The one representation of a model: a [`Graph`] of [`Node`]s, each computing one canonical
+//! [`Op`] over [`Tensor`]s whose sizes are [`Dim`]s.
+//!
+//! Not here: files (see [`crate::import`]) and costs (see [`crate::cost`]).
+
+mod build;
+mod dim;
+#[cfg(test)]
+mod dim_tests;
+mod op;
+mod shape;
+#[cfg(test)]
+mod shape_tests;
+mod symbol;
+mod tensor;
+
+pub use build::{BuildError, Builder, MAX_DIM, NewNode};
+pub use dim::{Dim, DimError};
+pub use op::{
+    Attention, Convolution, Direction, Einsum, Function, Interpolation, Keep, Kind, Mask, MatMul,
+    Normalization, Op, Orientation, Padding, Pool, PoolFunction, Range, Reduce, Reduction,
+    Rounding, Storage, Window,
+};
+pub use shape::{ShapeError, axis_of, infer};
+pub use symbol::{BindError, Bindings, Constraint, Relation, Symbol};
+pub use tensor::{Graph, Node, NodeId, Role, Shape, SourceLine, Tensor, TensorId, TensorType};

@@ -1,0 +1,171 @@
+//! [`Shape`], [`Tensor`], [`Node`] and the [`Graph`] they form: plain data.
+//!
+//! Not here: how a graph is put together (`build.rs`) and the rules that give shapes (`shape.rs`).
+
+use super::dim::Dim;
+use super::op::Op;
+use super::symbol::{Constraint, Symbol};
+use crate::note::Note;
+use flopwise_formats::Format;
+use std::fmt;
+use std::sync::Arc;
+
+/// The length of each axis.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Shape(pub Vec<Dim>);
+
+impl Shape {
+    /// A shape without symbols.
+    #[must_use]
+    pub fn of(lengths: &[i64]) -> Shape {
+        Shape(lengths.iter().map(|length| Dim::from(*length)).collect())
+    }
+
+    /// Number of axes.
+    #[must_use]
+    pub fn rank(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Number of elements; 1 for a scalar.
+    #[must_use]
+    pub fn elements(&self) -> Dim {
+        Dim::product(&self.0)
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("[")?;
+        for (axis, dim) in self.0.iter().enumerate() {
+            let separator = if axis == 0 { "" } else { ", " };
+            write!(formatter, "{separator}{dim}")?;
+        }
+        formatter.write_str("]")
+    }
+}
+
+/// Shape and number format of a tensor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorType {
+    /// The length of each axis.
+    pub shape: Shape,
+    /// The format of each element.
+    pub format: Format,
+}
+
+/// What a tensor is to the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Given by the user at every run.
+    Input,
+    /// Trained.
+    Parameter,
+    /// Stored with the model but not trained: running statistics, position indices, masks.
+    Buffer,
+    /// Computed by a node.
+    Activation,
+}
+
+/// Index into [`Graph::tensors`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TensorId(pub usize);
+
+/// Index into [`Graph::nodes`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(pub usize);
+
+/// A value that flows through the graph.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tensor {
+    /// The name in the file.
+    pub name: String,
+    /// Shape and format; `None` when they could not be found out.
+    pub tensor_type: Option<TensorType>,
+    /// What it is to the model.
+    pub role: Role,
+    /// The node that computes it, for an activation.
+    pub producer: Option<NodeId>,
+}
+
+/// One operation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    /// The name in the file, unique.
+    pub name: String,
+    /// What it computes.
+    pub op: Op,
+    /// Operands, in the order that [`Op`] lists.
+    pub inputs: Vec<TensorId>,
+    /// Results.
+    pub outputs: Vec<TensorId>,
+    /// The operator's name in the file: `aten.conv2d.default`, `Conv`.
+    pub operator: Arc<str>,
+    /// Path of the module it belongs to (`layer1.0.conv1`), where the file has it.
+    pub module: Option<Arc<str>>,
+    /// The line of the model's source, where the file has it.
+    pub line: Option<SourceLine>,
+}
+
+/// A place in the model's source code.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SourceLine {
+    /// File as recorded by the exporter.
+    pub file: Arc<str>,
+    /// Line number, from 1.
+    pub line: u32,
+}
+
+impl fmt::Display for SourceLine {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}:{}", self.file, self.line)
+    }
+}
+
+/// A model: operations in an order in which they can run.
+///
+/// Every tensor an operation reads is an input, a weight, or the result of an earlier one; the
+/// builder sees to it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Graph {
+    /// The model's name.
+    pub name: String,
+    /// All values.
+    pub tensors: Vec<Tensor>,
+    /// All operations, in order of execution.
+    pub nodes: Vec<Node>,
+    /// What the user gives.
+    pub inputs: Vec<TensorId>,
+    /// What the user gets.
+    pub outputs: Vec<TensorId>,
+    /// The symbols in its shapes, in order of first appearance.
+    pub symbols: Vec<Symbol>,
+    /// What must hold between sizes for the graph to run.
+    pub constraints: Vec<Constraint>,
+    /// Flaws and doubts met on the way here.
+    pub notes: Vec<Note>,
+}
+
+impl Graph {
+    /// The tensor behind an id of this graph.
+    #[must_use]
+    pub fn tensor(&self, id: TensorId) -> &Tensor {
+        &self.tensors[id.0]
+    }
+
+    /// The types of a node's inputs, `None` where unknown.
+    pub fn input_types<'a>(
+        &'a self,
+        node: &'a Node,
+    ) -> impl Iterator<Item = Option<&'a TensorType>> {
+        node.inputs.iter().map(|id| self.tensor(*id).tensor_type.as_ref())
+    }
+
+    /// The types of a node's outputs, `None` where unknown.
+    pub fn output_types<'a>(
+        &'a self,
+        node: &'a Node,
+    ) -> impl Iterator<Item = Option<&'a TensorType>> {
+        node.outputs.iter().map(|id| self.tensor(*id).tensor_type.as_ref())
+    }
+}

@@ -1,0 +1,66 @@
+//! Files -> [`Graph`]. [`open`] is the only place in this crate that opens a file.
+//!
+//! An importer never panics and never allocates what a header merely claims. Flaws become notes
+//! of the graph; an [`Error`] means that there is no answer.
+
+mod onnx;
+mod pt2;
+
+use crate::error::Error;
+use crate::graph::Graph;
+use bytes::Bytes;
+use std::fs::File;
+use std::path::Path;
+
+/// Reads the model in `path`, whatever its kind; the content decides, not the name.
+///
+/// # Errors
+/// [`Error`], naming the file: missing, a directory, empty, no kind of model known here, damaged.
+pub fn open(path: &Path) -> Result<Graph, Error> {
+    read(path).map_err(|error| error.in_file(path))
+}
+
+fn read(path: &Path) -> Result<Graph, Error> {
+    let cannot_open = |error: std::io::Error| Error::new(format!("cannot be opened: {error}"));
+    let file = File::open(path).map_err(cannot_open)?;
+    let metadata = file.metadata().map_err(cannot_open)?;
+    if metadata.is_dir() {
+        return Err(Error::new("is a directory").remedy("name the .onnx or .pt2 file in it"));
+    }
+    if !metadata.is_file() {
+        return Err(Error::new("is not a regular file"));
+    }
+    if metadata.len() == 0 {
+        return Err(Error::new("is empty").remedy("export the model again"));
+    }
+    let name =
+        path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+    let bytes = map(&file).map_err(cannot_open)?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    from_bytes(&name, bytes, folder)
+}
+
+/// Maps a file: its pages are read when touched, and dropped by the system at will, so that the
+/// weights of a large model cost no memory.
+fn map(file: &File) -> std::io::Result<Bytes> {
+    mmap(file).map(Bytes::from_owner)
+}
+
+#[allow(unsafe_code)]
+fn mmap(file: &File) -> std::io::Result<memmap2::Mmap> {
+    // SAFETY: the map is only read. A file that another process truncates meanwhile raises SIGBUS,
+    // the accepted price of mapping; nothing is written through it and no `&str` outlives it.
+    unsafe { memmap2::Mmap::map(file) }
+}
+
+/// Reads a model that is already in memory, as [`open`] does. `folder` is where external weights
+/// would lie; nothing in it is opened.
+///
+/// # Errors
+/// As [`open`].
+pub fn from_bytes(name: &str, bytes: Bytes, folder: &Path) -> Result<Graph, Error> {
+    if bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(b"PK\x05\x06") {
+        return pt2::import(name, &bytes);
+    }
+    onnx::import(name, bytes, folder)
+}

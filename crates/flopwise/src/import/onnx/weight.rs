@@ -1,0 +1,201 @@
+//! Stored tensors: type, elements of the small ones, external data, and what they are to the model.
+//!
+//! Not here: reading bulk data; no byte of a large weight is touched, no external file opened.
+//! External data: <https://onnx.ai/onnx/repo-docs/ExternalData.html>.
+
+use super::symbols;
+use super::value::{self, Scalar, Value};
+use super::wire::TensorProto;
+use crate::error::Error;
+use crate::graph::{Role, Shape, TensorType};
+use bytes::Bytes;
+use flopwise_formats::{Format, Layout};
+
+/// `TensorProto.DataLocation.EXTERNAL`.
+const EXTERNAL: i32 = 1;
+
+/// Shape and format; `None` for a format not known here.
+pub(super) fn tensor_type(tensor: &TensorProto) -> Option<TensorType> {
+    let format = symbols::format(tensor.data_type)?;
+    Some(TensorType { shape: Shape::of(&tensor.dims), format })
+}
+
+/// Refuses external data outside the model's folder. Whether the file is there does not matter:
+/// only sizes count.
+pub(super) fn check_location(tensor: &TensorProto) -> Result<(), Error> {
+    let Some(location) = external(tensor, "location") else { return Ok(()) };
+    let is_drive = location.as_bytes().get(1) == Some(&b':');
+    let mut depth = 0i64;
+    let leaves = location.split(['/', '\\']).any(|part| {
+        depth += match part {
+            ".." => -1,
+            "" | "." => 0,
+            _ => 1,
+        };
+        depth < 0
+    });
+    if location.starts_with(['/', '\\']) || is_drive || leaves {
+        let what = format!("its data lies outside the model's folder, at `{location}`");
+        return Err(Error::new(what)
+            .at(format!("tensor `{}`", tensor.name))
+            .remedy("keep weights beside the .onnx file"));
+    }
+    Ok(())
+}
+
+/// How many bytes the file says it stores for a tensor, where that differs from what its shape
+/// takes.
+pub(super) fn wrong_length(tensor: &TensorProto) -> Option<(u128, u128)> {
+    let format = symbols::format(tensor.data_type)?;
+    let stored = match (&tensor.raw_data, external(tensor, "length")) {
+        (Some(raw), _) if tensor.data_location != EXTERNAL => raw.len() as u128,
+        (_, Some(length)) => length.parse().ok()?,
+        _ => return None,
+    };
+    let lengths = tensor.dims.iter().map(|length| u128::try_from(*length).ok());
+    let elements = lengths.fold(Some(1u128), |product, length| product?.checked_mul(length?))?;
+    let needed = format.bytes_for(elements)?;
+    (format.bits != 0 && stored != needed).then_some((stored, needed))
+}
+
+fn external<'a>(tensor: &'a TensorProto, key: &str) -> Option<&'a str> {
+    let entry = tensor.external_data.iter().find(|entry| entry.key == key.as_bytes())?;
+    std::str::from_utf8(&entry.value).ok()
+}
+
+/// The elements of a small tensor that is stored in the file itself.
+pub(super) fn value(tensor: &TensorProto) -> Option<Value> {
+    if tensor.data_location == EXTERNAL || !tensor.external_data.is_empty() {
+        return None;
+    }
+    let format = symbols::format(tensor.data_type)?;
+    let shape: Option<Vec<usize>> = tensor.dims.iter().map(|n| usize::try_from(*n).ok()).collect();
+    let shape = shape?;
+    if !value::may_be_known(format, &shape) {
+        return None;
+    }
+    let n_elements = value::volume(&shape)?;
+    let elements = match &tensor.raw_data {
+        Some(raw) => from_raw(format, raw, n_elements),
+        None => from_lists(format, tensor, n_elements),
+    };
+    Value::new(format, shape, elements?)
+}
+
+/// Elements laid out in bytes, little-endian.
+fn from_raw(format: Format, raw: &[u8], n_elements: usize) -> Option<Vec<Scalar>> {
+    let width = usize::from(format.bits / 8);
+    if width == 0 || width.checked_mul(n_elements)? != raw.len() {
+        return None;
+    }
+    raw.chunks_exact(width).map(|bytes| element(format, bytes)).collect()
+}
+
+fn element(format: Format, bytes: &[u8]) -> Option<Scalar> {
+    let mut wide = [0u8; 8];
+    wide.get_mut(..bytes.len())?.copy_from_slice(bytes);
+    let unsigned = u64::from_le_bytes(wide);
+    let shift = 64 - 8 * bytes.len() as u32;
+    let signed = ((unsigned << shift) as i64) >> shift;
+    match format.layout {
+        Layout::SignedInteger => Some(Scalar::Exact(signed.into())),
+        Layout::UnsignedInteger => Some(Scalar::Exact(u128::from(unsigned).into())),
+        Layout::Boolean => Some(Scalar::boolean(unsigned != 0)),
+        Layout::Float { .. } if format == Format::FP32 => {
+            Some(Scalar::float(f64::from(f32::from_bits(unsigned as u32))))
+        }
+        Layout::Float { .. } if format == Format::FP64 => {
+            Some(Scalar::float(f64::from_bits(unsigned)))
+        }
+        // Scales and exponents are never stored in narrower formats.
+        Layout::Float { .. } | Layout::Complex | Layout::Text => None,
+    }
+}
+
+/// Elements in the lists of the message, each list for several formats (onnx.proto, TensorProto).
+fn from_lists(format: Format, tensor: &TensorProto, n_elements: usize) -> Option<Vec<Scalar>> {
+    let is_integral = !format.is_float();
+    let elements = if format == Format::FP32 {
+        fixed(format, &tensor.float_data, n_elements)
+    } else if format == Format::FP64 {
+        fixed(format, &tensor.double_data, n_elements)
+    } else if format == Format::INT64 {
+        varints(&tensor.int64_data, n_elements)
+    } else if format == Format::UINT64 || format == Format::UINT32 {
+        varints(&tensor.uint64_data, n_elements)
+    } else if is_integral {
+        varints(&tensor.int32_data, n_elements)
+    } else {
+        None
+    };
+    elements.filter(|elements| elements.len() == n_elements)
+}
+
+fn fixed(format: Format, runs: &[Bytes], n_elements: usize) -> Option<Vec<Scalar>> {
+    let joined = runs.concat();
+    from_raw(format, &joined, n_elements)
+}
+
+fn varints(runs: &[Bytes], n_elements: usize) -> Option<Vec<Scalar>> {
+    let mut elements = Vec::with_capacity(n_elements);
+    for run in runs {
+        let mut rest: &[u8] = run;
+        while !rest.is_empty() && elements.len() < n_elements {
+            let number = prost::encoding::decode_varint(&mut rest).ok()?;
+            elements.push(Scalar::Exact((number as i64).into()));
+        }
+    }
+    Some(elements)
+}
+
+/// What a stored tensor is to the model, judged by its name and by the operator that reads it as
+/// its input number `slot`. ONNX does not say; a wrong guess moves it between two sums.
+pub(super) fn role(name: &str, tensor_type: &TensorType, operator: &str, slot: usize) -> Role {
+    if !tensor_type.format.is_float() || (operator == "BatchNormalization" && 3 <= slot) {
+        return Role::Buffer;
+    }
+    let is_layer_weight = match operator {
+        "MatMul" | "Einsum" | "Gather" => true,
+        "Conv" | "ConvTranspose" | "Gemm" | "BatchNormalization" | "InstanceNormalization"
+        | "LayerNormalization" | "GroupNormalization" | "RMSNormalization" | "PRelu" | "RNN"
+        | "LSTM" | "GRU" => 1 <= slot,
+        _ => false,
+    };
+    let is_scalar = tensor_type.shape.elements().as_constant() == Some(1);
+    let is_learned = !is_scalar && !is_made_by_exporter(name);
+    match (is_layer_weight || is_learned) && !is_buffer_name(name) {
+        true => Role::Parameter,
+        false => Role::Buffer,
+    }
+}
+
+/// Whether the exporter made up the name, for a constant that it folded or a literal of the code:
+/// `val_12`, `onnx::Add_7735`, `/attn/Constant_3_output_0`, or a PyTorch function with a number.
+fn is_made_by_exporter(name: &str) -> bool {
+    const FUNCTIONS: [&str; 32] = [
+        "val", "unsqueeze", "squeeze", "index", "index_select", "expand", "new_ones", "new_zeros",
+        "new_full", "scalar_tensor_default", "full", "full_like", "arange", "zeros", "ones",
+        "zeros_like", "ones_like", "view", "reshape", "permute", "transpose", "cat", "stack",
+        "select", "slice", "mul", "add", "sub", "div", "clone", "triu", "tril",
+    ];
+    if name.starts_with('/') || name.starts_with("onnx::") || name.contains("lifted_tensor") {
+        return true;
+    }
+    let stem = name.trim_end_matches(|c: char| c.is_ascii_digit()).trim_end_matches('_');
+    FUNCTIONS.contains(&stem)
+}
+
+/// Whether a name is one that models give to tensors that are not trained.
+fn is_buffer_name(name: &str) -> bool {
+    const BUFFERS: [&str; 10] = [
+        "inv_freq", "running_mean", "running_var", "mask", "position_ids", "relative_position_index",
+        "cos_cached", "sin_cached", "freqs_cis", "anchor",
+    ];
+    let last = name.rsplit('.').next().unwrap_or(name);
+    BUFFERS.iter().any(|buffer| last.contains(buffer))
+}
+
+/// Whether a name is a path of modules with a weight at its end, as PyTorch writes it.
+pub(super) fn is_parameter_name(name: &str) -> bool {
+    name.contains('.') && !name.starts_with('/') && !name.contains("::") && !is_buffer_name(name)
+}

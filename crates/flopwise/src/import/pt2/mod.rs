@@ -1,0 +1,574 @@
+//! `.pt2` archives of `torch.export.save` -> [`Graph`].
+//!
+//! A zip file with the program as JSON; the weights beside it are not read, their sizes stand in
+//! the JSON. Layouts: `serialized_exported_program.json` (PyTorch 2.5 and 2.6) and
+//! `*/models/*.json` (later).
+//!
+//! Not here: what each ATen operator is (`ops.rs`), so a new operator is added there.
+
+mod call;
+mod expression;
+mod ops;
+mod schema;
+
+use crate::error::Error;
+use crate::graph::{
+    Builder, Dim, Graph, NewNode, Op, Role, Shape, SourceLine, Symbol, TensorId, TensorType,
+};
+use call::Call;
+use flopwise_formats::Format;
+use ops::Lowered;
+use schema::{
+    Argument, ExportedProgram, GraphJson, Metadata, NodeJson, RangeConstraint, SymInt, TensorMeta,
+    WeightsConfig,
+};
+use std::collections::{BTreeMap, HashMap};
+use std::io::{Cursor, Read};
+use std::sync::Arc;
+
+/// The largest program read: one of 126 layers takes about 30 MB, and the JSON is held in memory.
+const MAX_JSON_BYTES: u64 = 256 << 20;
+/// Members of an archive; a real one has one per weight at most.
+const MAX_MEMBERS: usize = 1_000_000;
+/// Graphs inside graphs (`torch.no_grad()` blocks) deeper than this are damage.
+const MAX_GRAPH_DEPTH: usize = 16;
+/// PyTorch writes its own infinity as a large number in some versions; no size is this large.
+const NO_MAXIMUM: i128 = 1 << 61;
+
+/// Reads a `.pt2` archive.
+pub(super) fn import(name: &str, file: &[u8]) -> Result<Graph, Error> {
+    let mut archive = zip::ZipArchive::new(Cursor::new(file))
+        .map_err(|error| Error::new(format!("is a damaged zip file: {error}")))?;
+    if MAX_MEMBERS < archive.len() {
+        return Err(Error::new(format!("holds {} members", archive.len())));
+    }
+    let Some(program_name) = find_member(&archive, is_program) else {
+        return Err(Error::new("is a zip file without an exported program (models/model.json)")
+            .remedy("write it with torch.export.save(torch.export.export(model, inputs), FILE)"));
+    };
+    let json = read_member(&mut archive, &program_name)?;
+    let program: ExportedProgram =
+        serde_json::from_slice(&json).map_err(|error| malformed(&program_name, &error))?;
+    let weights_json = match find_member(&archive, |m| m.ends_with("model_weights_config.json")) {
+        Some(member) => Some((read_member(&mut archive, &member)?, member)),
+        None => None,
+    };
+    let weights: Option<WeightsConfig> = match &weights_json {
+        Some((json, member)) => {
+            Some(serde_json::from_slice(json).map_err(|error| malformed(member, &error))?)
+        }
+        None => None,
+    };
+    Importer::new(name, &program, weights.as_ref()).run()
+}
+
+fn is_program(member: &str) -> bool {
+    let is_json = member.ends_with(".json");
+    let in_models = member.starts_with("models/") || member.contains("/models/");
+    (is_json && in_models) || member.ends_with("serialized_exported_program.json")
+}
+
+fn find_member<R: Read + std::io::Seek>(
+    archive: &zip::ZipArchive<R>,
+    is_wanted: impl Fn(&str) -> bool,
+) -> Option<String> {
+    let names = archive.file_names().filter_map(Result::ok);
+    // `model.json` before any other model of the archive, so that the choice does not hang on the
+    // order of members.
+    let mut wanted: Vec<String> =
+        names.filter(|member| is_wanted(member)).map(|member| member.to_string()).collect();
+    wanted.sort_by_key(|member| (!member.ends_with("/model.json"), member.clone()));
+    wanted.into_iter().next()
+}
+
+fn malformed(member: &str, error: &serde_json::Error) -> Error {
+    Error::new(format!("is not an exported program: {error}")).at(format!("member `{member}`"))
+}
+
+/// Inflates one member, at most [`MAX_JSON_BYTES`], whatever size its header claims.
+fn read_member(
+    archive: &mut zip::ZipArchive<Cursor<&[u8]>>,
+    member: &str,
+) -> Result<Vec<u8>, Error> {
+    let place = || format!("member `{member}`");
+    let file = archive
+        .by_name(member)
+        .map_err(|error| Error::new(format!("cannot be read: {error}")).at(place()))?;
+    let mut bytes = Vec::new();
+    file.take(MAX_JSON_BYTES + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| Error::new(format!("cannot be inflated: {error}")).at(place()))?;
+    if MAX_JSON_BYTES < bytes.len() as u64 {
+        let limit = MAX_JSON_BYTES >> 20;
+        return Err(Error::new(format!("inflates to more than {limit} MiB, refused")).at(place()));
+    }
+    Ok(bytes)
+}
+
+/// PyTorch's dtype codes (schema.py, `ScalarType`).
+fn format_of(dtype: i32) -> Option<Format> {
+    Some(match dtype {
+        1 => Format::UINT8,
+        2 => Format::INT8,
+        3 => Format::INT16,
+        4 => Format::INT32,
+        5 => Format::INT64,
+        6 => Format::FP16,
+        7 => Format::FP32,
+        8 => Format::FP64,
+        9 => Format::COMPLEX32,
+        10 => Format::COMPLEX64,
+        11 => Format::COMPLEX128,
+        12 => Format::BOOL,
+        13 => Format::BF16,
+        28 => Format::UINT16,
+        29 => Format::E4M3FN,
+        30 => Format::E5M2,
+        31 => Format::E4M3FNUZ,
+        32 => Format::E5M2FNUZ,
+        33 => Format::E8M0,
+        _ => return None,
+    })
+}
+
+struct Importer<'a> {
+    program: &'a ExportedProgram<'a>,
+    weights: Option<&'a WeightsConfig<'a>>,
+    builder: Builder,
+    /// The graph's name for each symbol of the file.
+    symbol_names: BTreeMap<String, String>,
+    /// Modules and source files, each name held once.
+    interned: HashMap<String, Arc<str>>,
+    n_assertions: usize,
+}
+
+impl<'a> Importer<'a> {
+    fn new(
+        name: &str,
+        program: &'a ExportedProgram<'a>,
+        weights: Option<&'a WeightsConfig<'a>>,
+    ) -> Importer<'a> {
+        Importer {
+            program,
+            weights,
+            builder: Builder::new(name),
+            symbol_names: BTreeMap::new(),
+            interned: HashMap::new(),
+            n_assertions: 0,
+        }
+    }
+
+    fn run(mut self) -> Result<Graph, Error> {
+        let graph = &self.program.graph_module.graph;
+        let stored = self.stored_tensors();
+        self.name_symbols(&stored);
+        let (mut tensors, inputs) = self.inputs(&stored)?;
+        self.nodes(graph, &mut tensors, 0)?;
+        let outputs = graph.outputs.iter().filter_map(|output| output.as_tensor.as_ref());
+        let outputs = outputs.filter_map(|output| tensors.get(&*output.name).copied()).collect();
+        if 0 < self.n_assertions {
+            let text =
+                format!("{} run-time assertions of the file cost nothing", self.n_assertions);
+            self.builder.note(text);
+        }
+        Ok(self.builder.finish(inputs, outputs))
+    }
+
+    /// Which graph inputs are weights: argument name -> role and full name.
+    fn stored_tensors(&self) -> HashMap<&'a str, (Role, &'a str)> {
+        let mut stored = HashMap::new();
+        for spec in &self.program.graph_module.signature.input_specs {
+            let kinds = [
+                (&spec.parameter, Role::Parameter),
+                (&spec.buffer, Role::Buffer),
+                (&spec.tensor_constant, Role::Buffer),
+            ];
+            for (named, role) in kinds {
+                if let Some(named) = named {
+                    let full_name = named.full_name.as_deref().unwrap_or(&named.arg.name);
+                    stored.insert(&*named.arg.name, (role, full_name));
+                }
+            }
+        }
+        stored
+    }
+
+    /// Exported symbols have no names (`s72`): each is named by where it first stands. Dim 0 of an
+    /// input is `batch`, dim 1 of an integer input is `seq`, any other `INPUT.dimN`.
+    fn name_symbols(&mut self, stored: &HashMap<&str, (Role, &str)>) {
+        let graph = &self.program.graph_module.graph;
+        for input in graph.inputs.iter().filter_map(|input| input.as_tensor.as_ref()) {
+            let meta = graph.tensor_values.get(&input.name);
+            let Some(meta) = meta.filter(|_| !stored.contains_key(&*input.name)) else { continue };
+            for (axis, size) in meta.sizes.iter().enumerate() {
+                let Some(expression) = &size.as_expr else { continue };
+                let dim = expression::parse(&expression.expr_str, &Dim::symbol);
+                let names = dim.map(|dim| dim.symbols()).unwrap_or_default();
+                for file_name in names {
+                    self.name_symbol(&file_name, &input.name, axis, meta);
+                }
+            }
+        }
+    }
+
+    fn name_symbol(&mut self, file_name: &str, input: &str, axis: usize, meta: &TensorMeta) {
+        if self.symbol_names.contains_key(file_name) {
+            return;
+        }
+        let is_integer = format_of(meta.dtype).is_some_and(|format| !format.is_float());
+        let usual = match (axis, is_integer) {
+            (0, _) => Some("batch"),
+            (1, true) => Some("seq"),
+            _ => None,
+        };
+        let is_free = |name: &&str| !self.symbol_names.values().any(|taken| taken == name);
+        let name = match usual.filter(is_free) {
+            Some(usual) => usual.to_owned(),
+            None => format!("{input}.dim{axis}"),
+        };
+        self.symbol_names.insert(file_name.to_owned(), name.clone());
+        let range = self.program.range_constraints.get(file_name);
+        let (min, max) = range.map_or((1, None), bounds);
+        let place = format!("dim {axis} of input {input}");
+        let aliases = vec![file_name.to_owned()];
+        self.builder.symbol(Symbol { name, aliases, min, max, place });
+    }
+
+    /// Adds weights and inputs. Weights that the archive keeps in one place (a tied head) become
+    /// one tensor.
+    fn inputs(
+        &mut self,
+        stored: &HashMap<&str, (Role, &str)>,
+    ) -> Result<(HashMap<&'a str, TensorId>, Vec<TensorId>), Error> {
+        let graph = &self.program.graph_module.graph;
+        let mut tensors: HashMap<&str, TensorId> = HashMap::new();
+        let mut by_path: HashMap<&str, TensorId> = HashMap::new();
+        let mut inputs = Vec::new();
+        for input in graph.inputs.iter().filter_map(|input| input.as_tensor.as_ref()) {
+            let tensor_type = self.tensor_type(graph, &input.name);
+            let Some((role, full_name)) = stored.get(&*input.name).copied() else {
+                let id = self.builder.tensor(&input.name, tensor_type, Role::Input)?;
+                tensors.insert(&input.name, id);
+                inputs.push(id);
+                continue;
+            };
+            let entry = self.weights.and_then(|weights| weights.config.get(full_name));
+            let path = entry.map(|entry| &*entry.path_name).filter(|path| !path.is_empty());
+            let twin = path.and_then(|path| by_path.get(path)).copied();
+            let is_twin = |id: &TensorId| self.builder.get(*id).tensor_type == tensor_type;
+            let id = match twin.filter(is_twin) {
+                Some(twin) => twin,
+                None => self.builder.tensor(full_name, tensor_type, role)?,
+            };
+            if let Some(path) = path {
+                by_path.entry(path).or_insert(id);
+            }
+            tensors.insert(&input.name, id);
+        }
+        self.note_possible_ties(&tensors);
+        Ok((tensors, inputs))
+    }
+
+    /// Without a weights table nothing says which weights share storage; say so where two could.
+    fn note_possible_ties(&mut self, tensors: &HashMap<&str, TensorId>) {
+        if self.weights.is_some() {
+            return;
+        }
+        let nodes = &self.program.graph_module.graph.nodes;
+        let weight_of = |node: &NodeJson, target: &str| {
+            let call = node.target.contains(target).then_some(node)?;
+            let weight = call.inputs.iter().find(|argument| argument.name == "weight")?;
+            tensors.get(&*weight.arg.as_tensor.as_ref()?.name).copied()
+        };
+        let tables: Vec<TensorId> =
+            nodes.iter().filter_map(|node| weight_of(node, "aten.embedding.")).collect();
+        let heads = nodes.iter().filter_map(|node| weight_of(node, "aten.linear."));
+        let tied = heads.filter(|head| !tables.contains(head)).find(|head| {
+            let shape = &self.builder.get(*head).tensor_type;
+            tables.iter().any(|table| self.builder.get(*table).tensor_type == *shape)
+        });
+        if let Some(head) = tied {
+            let name = self.builder.get(head).name.clone();
+            self.builder.note(format!(
+                "the file does not say whether `{name}` shares its storage with the embedding; it \
+                 is counted as its own parameter"
+            ));
+        }
+    }
+
+    fn tensor_type(&mut self, graph: &GraphJson, name: &str) -> Option<TensorType> {
+        let meta = graph.tensor_values.get(name)?;
+        let sizes: Option<Vec<Dim>> = meta.sizes.iter().map(|size| self.dim(size)).collect();
+        Some(TensorType { shape: Shape(sizes?), format: format_of(meta.dtype)? })
+    }
+
+    fn dim(&self, size: &SymInt) -> Option<Dim> {
+        match (&size.as_expr, size.as_int) {
+            (_, Some(number)) => Some(Dim::from(number)),
+            (Some(expression), None) => expression::parse(&expression.expr_str, &|file_name| {
+                Dim::symbol(self.symbol_names.get(file_name).map_or(file_name, String::as_str))
+            }),
+            (None, None) => None,
+        }
+    }
+
+    fn nodes(
+        &mut self,
+        graph: &'a GraphJson<'a>,
+        tensors: &mut HashMap<&'a str, TensorId>,
+        depth: usize,
+    ) -> Result<(), Error> {
+        for (node_idx, node) in graph.nodes.iter().enumerate() {
+            let name = node_name(node, node_idx);
+            self.node(graph, node, &name, tensors, depth)
+                .map_err(|error| error.at(format!("node `{name}`")))?;
+        }
+        Ok(())
+    }
+
+    fn node(
+        &mut self,
+        graph: &'a GraphJson<'a>,
+        node: &'a NodeJson<'a>,
+        name: &str,
+        tensors: &mut HashMap<&'a str, TensorId>,
+        depth: usize,
+    ) -> Result<(), Error> {
+        if let Some(inner) = transparent_graph(node) {
+            return self.inline(inner, node, tensors, depth);
+        }
+        let outputs: Vec<(&'a str, Option<TensorType>)> = output_names(&node.outputs)
+            .map(|output| (output, self.tensor_type(graph, output)))
+            .collect();
+        if outputs.is_empty() {
+            // Sizes and assertions: their values stand in the declared shapes.
+            self.n_assertions += usize::from(node.target.contains("assert"));
+            return Ok(());
+        }
+        for input in node.inputs.iter().flat_map(|argument| input_names(&argument.arg)) {
+            if !tensors.contains_key(input) {
+                let what = format!("reads `{input}`, which nothing before it makes");
+                return Err(Error::new(what).remedy("the graph is cyclic or damaged"));
+            }
+        }
+        let integer = |name: &str| graph.sym_int_values.get(name).and_then(|size| self.dim(size));
+        let call = Call { node, tensors: &*tensors, outputs: &outputs, integer: &integer };
+        let lowered = ops::lower(&call, &self.builder);
+        let operands = call.all_tensors();
+        let operator = node.target.strip_prefix("torch.ops.").unwrap_or(&node.target);
+        let common = Common {
+            name: name.to_owned(),
+            operator: Arc::from(operator),
+            module: module_path(&node.metadata).map(|path| self.intern(&path)),
+            line: self.source_line(&node.metadata),
+        };
+        self.insert(lowered, common, operands, &outputs, tensors)
+    }
+
+    /// Inserts what a call was lowered to.
+    fn insert(
+        &mut self,
+        lowered: Result<Lowered, String>,
+        common: Common,
+        operands: Vec<TensorId>,
+        outputs: &[(&'a str, Option<TensorType>)],
+        tensors: &mut HashMap<&'a str, TensorId>,
+    ) -> Result<(), Error> {
+        let declared =
+            || outputs.iter().map(|(name, declared)| ((*name).to_owned(), declared.clone()));
+        let lowered = match lowered {
+            Ok(lowered) => lowered,
+            Err(reason) => {
+                let new = common.node("", Err(reason), operands, declared().collect());
+                let ids = self.builder.insert(new)?;
+                tensors.extend(outputs.iter().map(|(name, _)| *name).zip(ids));
+                return Ok(());
+            }
+        };
+        let mut made: Vec<Vec<TensorId>> = Vec::new();
+        let n_steps = lowered.steps.len();
+        for (step_idx, step) in lowered.steps.into_iter().enumerate() {
+            let inputs = step.inputs.iter().map(|input| input.resolve(&made)).collect();
+            let is_last = step_idx + 1 == n_steps;
+            let named: Vec<_> = match (is_last, lowered.each_output) {
+                (true, false) => declared().collect(),
+                _ => (0..step.n_outputs)
+                    .map(|i| (format!("{}.{step_idx}.{i}", common.name), None))
+                    .collect(),
+            };
+            let suffix = if is_last && !lowered.each_output {
+                String::new()
+            } else {
+                format!(".{step_idx}")
+            };
+            made.push(self.builder.insert(common.node(&suffix, Ok(step.op), inputs, named))?);
+        }
+        let ids: Vec<TensorId> = match lowered.each_output {
+            false => made.pop().unwrap_or_default(),
+            true => {
+                let last = made.pop().unwrap_or_default();
+                let mut ids = Vec::with_capacity(last.len());
+                for (part, (name, declared)) in last.into_iter().zip(outputs) {
+                    let Some(tensor_type) = declared.clone() else { continue };
+                    let op = Op::Reshape { shape: tensor_type.shape.clone() };
+                    let named = vec![((*name).to_owned(), Some(tensor_type))];
+                    let new = common.node(&format!(".{name}"), Ok(op), vec![part], named);
+                    ids.extend(self.builder.insert(new)?);
+                }
+                ids
+            }
+        };
+        tensors.extend(outputs.iter().map(|(name, _)| *name).zip(ids));
+        Ok(())
+    }
+
+    /// A graph inside a node that computes just what its body does (`torch.no_grad`, autocast):
+    /// its nodes take the place of the node.
+    fn inline(
+        &mut self,
+        inner: Inner<'a>,
+        node: &'a NodeJson<'a>,
+        tensors: &mut HashMap<&'a str, TensorId>,
+        depth: usize,
+    ) -> Result<(), Error> {
+        if MAX_GRAPH_DEPTH <= depth {
+            return Err(Error::new(format!("nests graphs deeper than {MAX_GRAPH_DEPTH}")));
+        }
+        let mut inside: HashMap<&'a str, TensorId> = HashMap::new();
+        let parameters = inner.graph.inputs.iter().flat_map(input_names);
+        for (parameter, operand) in parameters.zip(&inner.operands) {
+            let Some(id) = tensors.get(operand).copied() else {
+                return Err(Error::new(format!(
+                    "reads `{operand}`, which nothing before it makes"
+                )));
+            };
+            inside.insert(parameter, id);
+        }
+        self.nodes(inner.graph, &mut inside, depth + 1)?;
+        let results = output_names(&inner.graph.outputs);
+        for (output, result) in output_names(&node.outputs).zip(results) {
+            if let Some(id) = inside.get(result) {
+                tensors.insert(output, *id);
+            }
+        }
+        Ok(())
+    }
+
+    fn intern(&mut self, text: &str) -> Arc<str> {
+        if let Some(known) = self.interned.get(text) {
+            return Arc::clone(known);
+        }
+        let interned: Arc<str> = Arc::from(text);
+        self.interned.insert(text.to_owned(), Arc::clone(&interned));
+        interned
+    }
+
+    /// The innermost frame outside PyTorch's own `torch/nn`, as users look for their own line.
+    fn source_line(&mut self, metadata: &Metadata) -> Option<SourceLine> {
+        let trace = metadata.stack_trace.as_deref()?;
+        let frames = trace.lines().filter_map(|line| {
+            let rest = line.trim_start().strip_prefix("File \"")?;
+            let (file, rest) = rest.split_once("\", line ")?;
+            let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+            Some((file, digits.parse::<u32>().ok()?))
+        });
+        let mut chosen = None;
+        for (file, line) in frames {
+            let is_library = file.contains("torch/nn/") || file.starts_with("torch/fx/");
+            if !is_library || chosen.is_none() {
+                chosen = Some((file, line));
+            }
+        }
+        let (file, line) = chosen?;
+        let file = file.rsplit_once("-packages/").map_or(file, |(_, inside)| inside);
+        Some(SourceLine { file: self.intern(file), line })
+    }
+}
+
+/// What all nodes made from one call share.
+struct Common {
+    name: String,
+    operator: Arc<str>,
+    module: Option<Arc<str>>,
+    line: Option<SourceLine>,
+}
+
+impl Common {
+    fn node(
+        &self,
+        suffix: &str,
+        op: Result<Op, String>,
+        inputs: Vec<TensorId>,
+        outputs: Vec<(String, Option<TensorType>)>,
+    ) -> NewNode {
+        NewNode {
+            name: format!("{}{suffix}", self.name),
+            op,
+            inputs,
+            outputs,
+            operator: Arc::clone(&self.operator),
+            module: self.module.clone(),
+            line: self.line.clone(),
+        }
+    }
+}
+
+struct Inner<'a> {
+    graph: &'a GraphJson<'a>,
+    operands: Vec<&'a str>,
+}
+
+/// The body of a higher-order operator that only changes a mode.
+fn transparent_graph<'a>(node: &'a NodeJson<'a>) -> Option<Inner<'a>> {
+    let is_mode = ["wrap_with_set_grad_enabled", "wrap_with_autocast"]
+        .iter()
+        .any(|mode| node.target.ends_with(mode));
+    if !is_mode {
+        return None;
+    }
+    let body_idx = node.inputs.iter().position(|argument| argument.arg.as_graph.is_some())?;
+    let graph = &node.inputs[body_idx].arg.as_graph.as_ref()?.graph;
+    let operands =
+        node.inputs[body_idx + 1..].iter().flat_map(|argument| input_names(&argument.arg));
+    Some(Inner { graph, operands: operands.collect() })
+}
+
+fn node_name(node: &NodeJson, node_idx: usize) -> String {
+    let output = || output_names(&node.outputs).next();
+    match node.name.as_deref().or_else(output) {
+        Some(name) => name.to_owned(),
+        None => format!("node{node_idx}"),
+    }
+}
+
+/// The tensors an argument names.
+fn input_names<'a>(argument: &'a Argument<'a>) -> impl Iterator<Item = &'a str> {
+    let one = argument.as_tensor.iter();
+    let many = argument.as_tensors.iter().flatten();
+    let optional = argument.as_optional_tensors.iter().flatten();
+    let optional = optional.chain(&argument.as_optional_tensor);
+    let optional = optional.filter_map(|optional| optional.as_tensor.as_ref());
+    one.chain(many).chain(optional).map(|tensor| &*tensor.name)
+}
+
+fn output_names<'a>(outputs: &'a [Argument<'a>]) -> impl Iterator<Item = &'a str> {
+    outputs.iter().flat_map(input_names)
+}
+
+/// `key,path,type;key,path,type`: the path of the innermost module.
+fn module_path(metadata: &Metadata) -> Option<String> {
+    let innermost = metadata.nn_module_stack.as_deref()?.rsplit(';').next()?;
+    let path = innermost.split(',').nth(1)?.trim();
+    let is_module = !path.is_empty() && !path.starts_with("_empty_nn_module");
+    is_module.then(|| path.to_owned())
+}
+
+/// Lower and upper bound. PyTorch writes 2 as the lower bound of a symbol it merely did not
+/// specialise to 0 or 1, so 2 says no more than 1.
+fn bounds(range: &RangeConstraint) -> (i128, Option<i128>) {
+    let number = |value: &Option<serde_json::Value>| {
+        value.as_ref().and_then(serde_json::Value::as_i64).map(i128::from)
+    };
+    let min = number(&range.min_val).filter(|min| 2 < *min).unwrap_or(1);
+    (min, number(&range.max_val).filter(|max| *max < NO_MAXIMUM && min <= *max))
+}
