@@ -1,4 +1,4 @@
-//! The FP32 peak on one thread, quiet and beside a spinning process on the same processor.
+//! The FP32 peak on one thread and on all, quiet and beside a spinning process on the same processor.
 //!
 //! Not a test: it prints what was seen. `cargo run --release --example contended` on Linux.
 #![allow(clippy::print_stdout)]
@@ -15,7 +15,6 @@ fn main() -> std::io::Result<()> {
 
 #[cfg(target_os = "linux")]
 mod linux {
-    use flopwise::machine::ComputeKind;
     use flopwise::units::FlopsPerSec;
     use flopwise_measure::{Cpu, Plan, Threads, measure, timestamp};
     use std::process::Command;
@@ -40,7 +39,7 @@ mod linux {
 
     fn print_peak(situation: &str) {
         let plan = Plan {
-            threads: vec![Threads::One],
+            threads: vec![Threads::One, Threads::All],
             gemm_edges: Vec::new(),
             streams: Vec::new(),
             budget_s: 1.0,
@@ -48,21 +47,23 @@ mod linux {
         };
         let profile = measure(&mut Cpu::new(), &plan, &mut |_progress| ());
         let clock = profile.machine.clock_hz.map_or("?".to_owned(), |clock| clock.to_string());
-        let Some(peak) = profile.compute_rate("fp32", ComputeKind::Peak) else {
-            println!("{situation:>9}: {}", profile.notes.join("; "));
-            return;
-        };
-        let rate = peak.flops_per_s;
-        println!(
-            "{situation:>9}: clock {clock}, median {}, best {}, {:.2} FLOP/cycle, \
-             {} of {} samples kept, spread {:.1} %",
-            FlopsPerSec(rate.median),
-            FlopsPerSec(rate.best),
-            peak.flops_per_cycle.unwrap_or(f64::NAN),
-            rate.samples,
-            rate.taken,
-            100.0 * rate.spread,
-        );
+        for peak in &profile.compute {
+            let rate = peak.flops_per_s;
+            println!(
+                "{situation:>9} {}T: clock {clock}, median {}, best {}, {:.2} FLOP/cycle, \
+                 {} of {} samples kept, spread {:.1} %",
+                peak.threads,
+                FlopsPerSec(rate.median),
+                FlopsPerSec(rate.best),
+                peak.flops_per_cycle.unwrap_or(f64::NAN),
+                rate.samples,
+                rate.taken,
+                100.0 * rate.spread,
+            );
+        }
+        for note in &profile.notes {
+            println!("{situation:>9} note: {note}");
+        }
     }
 
     /// Where the measurement's first thread runs too: the lowest processor that affinity allows.

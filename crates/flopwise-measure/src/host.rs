@@ -6,6 +6,7 @@ use flopwise::machine::Host;
 use flopwise::units::Hertz;
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::Path;
 
 /// The machine's own account of itself; measured clock and date are left open.
 pub(crate) fn host(n_logical_cpus: u32, isa: &str) -> Host {
@@ -26,9 +27,21 @@ pub(crate) fn host(n_logical_cpus: u32, isa: &str) -> Host {
     }
 }
 
-/// Memory that can be taken without pushing anything out.
+/// Memory that can be taken without pushing anything out, or reaching the limit of a container,
+/// where a process that takes more is killed.
 pub(crate) fn available_memory_bytes() -> Option<u64> {
-    meminfo_bytes("MemAvailable")
+    let in_machine = meminfo_bytes("MemAvailable")?;
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let group = groups.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or("/");
+    // The limits of all groups around this process hold.
+    let left = Path::new(group).ancestors().filter_map(|group| {
+        let folder = Path::new("/sys/fs/cgroup").join(group.strip_prefix("/").ok()?);
+        let read =
+            |name: &str| fs::read_to_string(folder.join(name)).ok()?.trim().parse::<u64>().ok();
+        // Without a limit the file says `max`.
+        Some(read("memory.max")?.saturating_sub(read("memory.current")?))
+    });
+    left.chain([in_machine]).min()
 }
 
 /// All last-level caches behind the given processors, added up; `None` if the system does not say.

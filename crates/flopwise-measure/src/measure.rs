@@ -3,7 +3,7 @@
 //! Not here: how a machine runs a load (`cpu/`, `mock.rs`) and what a median is (`sample.rs`).
 //! Time is taken from the slices, so a mock machine makes the whole run exact.
 
-use crate::bench::{Bench, Experiment, Load, Outcome, Setup, Slice, Unmeasurable};
+use crate::bench::{Bench, ElementFormat, Experiment, Load, Outcome, Setup, Slice, Unmeasurable};
 use crate::plan::{Plan, Threads};
 use crate::sample::{Triple, per_cycle, sampled};
 use flopwise::machine::{
@@ -13,6 +13,8 @@ use flopwise::units::Hertz;
 
 /// No experiment takes more slices, whatever its machine says about time.
 const MAX_SLICES: usize = 20_000;
+/// Times its budget that an experiment may use while it has too few undisturbed slices.
+const PATIENCE: f64 = 1.5;
 /// Below this share of undisturbed slices a note says so.
 const FEW_KEPT: f64 = 0.3;
 /// Two FLOP-per-cycle figures further apart than this mean shared multipliers: hyper-threads
@@ -148,7 +150,7 @@ fn run(
     let mut n_clean = 0;
     let mut reported_share = 0.0;
     while triples.len() < MAX_SLICES && n_clean < plan.enough_samples {
-        let patience = if n_clean < plan.least_samples { 2.0 } else { 1.0 };
+        let patience = if n_clean < plan.least_samples { PATIENCE } else { 1.0 };
         if patience * plan.budget_s <= spent_s {
             break;
         }
@@ -195,7 +197,7 @@ fn add(profile: &mut Profile, experiment: &Experiment, series: &Series) {
         return;
     };
     note_few_kept(profile, experiment, rate);
-    let compute = |format: crate::ElementFormat, kind, shape| ComputeRate {
+    let compute = |format: ElementFormat, kind, shape| ComputeRate {
         format: format.name().to_owned(),
         kind,
         backend: series.setup.backend.clone(),

@@ -20,7 +20,7 @@ pub struct Plan {
     pub streams: Vec<Stream>,
     /// Undisturbed slices after which an experiment is done.
     pub enough_samples: u32,
-    /// Undisturbed slices below which an experiment may use twice its budget.
+    /// Undisturbed slices below which an experiment may use its budget and half as much again.
     pub least_samples: u32,
     /// Time for each experiment, its preparation not counted.
     pub budget_s: f64,
@@ -54,7 +54,7 @@ impl Plan {
             streams: vec![Stream::Read, Stream::Copy],
             enough_samples: 301,
             least_samples: 5,
-            budget_s: 0.42,
+            budget_s: 0.38,
         }
     }
 

@@ -5,6 +5,7 @@ fn main() {
         match flopwise::import::open(path.as_ref()) {
             Ok(g) => {
                 let w = flopwise::cost::work(&g);
+                let mut n: Vec<_> = w.unknown().collect(); n.truncate(6);
                 eprintln!(
                     "{path} {:?} nodes {} macs {} params {} unknown {:?} syms {:?} notes {:?}",
                     t.elapsed(),

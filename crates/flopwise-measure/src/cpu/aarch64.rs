@@ -37,7 +37,7 @@ unsafe fn fma_neon(n_passes: u64, state: *mut f32) {
             "2:",
             ".rept 4",
             ".irp i, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23",
-            "fmla v\\i\\().4s, v30.4s, v31.4s",
+            "fmla.4s v\\i, v30, v31",
             ".endr",
             ".endr",
             "subs {n_passes}, {n_passes}, #1",

@@ -15,7 +15,7 @@ mod x86;
 
 mod os;
 
-use crate::bench::{Bench, Experiment, Load, Setup, Slice, Unmeasurable};
+use crate::bench::{Bench, ElementFormat, Experiment, Load, Setup, Slice, Unmeasurable};
 use crate::clock::HAS_ADD_CHAIN;
 use crate::host;
 use flopwise::machine::Host;
@@ -85,12 +85,12 @@ impl Cpu {
     fn builds(&self, experiment: &Experiment) -> (Vec<Build>, Option<u64>) {
         let n_threads = experiment.n_threads as usize;
         match experiment.load {
-            Load::Peak(crate::ElementFormat::Fp32) => {
+            Load::Peak(ElementFormat::Fp32) => {
                 let fma = self.fma;
                 let build = || -> Build { Box::new(move || peak::build(fma)) };
                 ((0..n_threads).map(|_| build()).collect(), None)
             }
-            Load::Gemm(crate::ElementFormat::Fp32, shape) => (gemm::builds(shape, n_threads), None),
+            Load::Gemm(ElementFormat::Fp32, shape) => (gemm::builds(shape, n_threads), None),
             Load::Dram(kind) => {
                 let array_bytes = self.array_size(n_threads).n_bytes;
                 let build = || -> Build { Box::new(move || stream::build(kind, array_bytes)) };
@@ -179,7 +179,7 @@ fn calibrate(target_s: f64, run: &mut dyn FnMut(u64) -> Slice) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::{ElementFormat, Outcome, Stream};
+    use crate::bench::{Outcome, Stream};
 
     #[test]
     fn calibration_meets_its_target() {

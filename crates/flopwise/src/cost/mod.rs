@@ -120,8 +120,8 @@ pub fn work(graph: &Graph) -> Work {
         nodes,
         total,
         parameters: stored(graph, Role::Parameter, elements),
-        weight_bytes: stored(graph, Role::Parameter, |graph, id| tensor_bytes(graph, id)),
-        buffer_bytes: stored(graph, Role::Buffer, |graph, id| tensor_bytes(graph, id)),
+        weight_bytes: stored(graph, Role::Parameter, tensor_bytes),
+        buffer_bytes: stored(graph, Role::Buffer, tensor_bytes),
     }
 }
 
@@ -270,6 +270,7 @@ fn arithmetic(op: &Op, operands: &Operands) -> Result<Arithmetic, String> {
         | Op::Identity
         | Op::Transpose { .. }
         | Op::Expand { .. }
+        | Op::Restride { .. }
         | Op::Slice { .. }
         | Op::Split { .. }
         | Op::Concat { .. }

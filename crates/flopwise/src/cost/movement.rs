@@ -38,6 +38,7 @@ pub(super) fn traffic(
         | Op::Identity
         | Op::Transpose { .. }
         | Op::Expand { .. }
+        | Op::Restride { .. }
         | Op::Split { .. }
         | Op::Concat { .. }
         | Op::Pad { .. }

@@ -61,6 +61,11 @@ pub enum Op {
         /// The shape broadcast to.
         shape: Shape,
     },
+    /// `input`: any other choice of strides over the same bytes (as_strided); no byte moves.
+    Restride {
+        /// The shape seen.
+        shape: Shape,
+    },
     /// `input`: a range of some axes.
     Slice {
         /// One range per axis that is cut.
@@ -603,6 +608,7 @@ impl Op {
             | Op::Identity
             | Op::Transpose { .. }
             | Op::Expand { .. }
+            | Op::Restride { .. }
             | Op::Slice { .. }
             | Op::Split { .. }
             | Op::Concat { .. }
@@ -646,6 +652,7 @@ impl Op {
             Op::Identity => "identity",
             Op::Transpose { .. } => "transpose",
             Op::Expand { .. } => "expand",
+            Op::Restride { .. } => "restride",
             Op::Slice { .. } => "slice",
             Op::Split { .. } => "split",
             Op::Concat { .. } => "concat",
@@ -669,7 +676,7 @@ impl Op {
     #[must_use]
     pub fn is_view(&self) -> bool {
         match self {
-            Op::Reshape { .. } | Op::Identity | Op::Expand { .. } => true,
+            Op::Reshape { .. } | Op::Identity | Op::Expand { .. } | Op::Restride { .. } => true,
             Op::Transpose { storage, .. }
             | Op::Slice { storage, .. }
             | Op::Split { storage, .. } => *storage == Storage::View,

@@ -67,6 +67,7 @@ pub fn infer(
         Op::Fill { shape, format } => {
             Ok(vec![TensorType { shape: shape.clone(), format: *format }])
         }
+        Op::Restride { shape } => rule.output(shape.0.clone()),
         Op::Resize { shape, .. } => rule.resize(shape),
         Op::TopK { axis, k } => rule.top_k(*axis, k),
         Op::Opaque { .. } => fail("an operator without a rule has no known output shape"),

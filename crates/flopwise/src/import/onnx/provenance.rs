@@ -45,9 +45,8 @@ fn from_name(name: &str) -> Option<String> {
     let (modules, _) = name.strip_prefix('/')?.rsplit_once('/')?;
     let mut parts: Vec<&str> = Vec::new();
     for part in modules.split('/') {
-        let repeats = |before: &&str| {
-            part.strip_prefix(before).is_some_and(|rest| rest.starts_with('.'))
-        };
+        let repeats =
+            |before: &&str| part.strip_prefix(before).is_some_and(|rest| rest.starts_with('.'));
         if parts.last().is_some_and(|before| repeats(before)) {
             parts.pop();
         }

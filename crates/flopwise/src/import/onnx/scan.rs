@@ -126,7 +126,9 @@ fn nested(
 
 fn charge(bytes: u64, budget: &mut u64) -> Result<(), Error> {
     *budget = budget.checked_sub(bytes).ok_or_else(|| {
-        Error::new("holds more messages than any model of its size: reading it would take too much memory")
+        Error::new(
+            "holds more messages than any model of its size: reading it would take too much memory",
+        )
     })?;
     Ok(())
 }
@@ -137,7 +139,8 @@ fn varint(rest: &mut &[u8]) -> Result<u64, Error> {
 
 fn take<'a>(rest: &mut &'a [u8], length: u64) -> Result<&'a [u8], Error> {
     let split = usize::try_from(length).ok().and_then(|length| rest.split_at_checked(length));
-    let (taken, after) = split.ok_or_else(|| not_onnx("a field reaches over the end of the file"))?;
+    let (taken, after) =
+        split.ok_or_else(|| not_onnx("a field reaches over the end of the file"))?;
     *rest = after;
     Ok(taken)
 }

@@ -92,14 +92,9 @@ impl Symbols {
         if self.known.contains_key(text) {
             return Dim::symbol(text);
         }
-        let is_known = |dim: &Dim| dim.symbols().iter().all(|name| self.known.contains_key(&**name));
+        let is_known =
+            |dim: &Dim| dim.symbols().iter().all(|name| self.known.contains_key(&**name));
         expression(text).filter(is_known).unwrap_or_else(|| Dim::symbol(text))
-    }
-
-    /// Whether a size is in terms of the inputs alone.
-    pub(super) fn covers(&self, tensor_type: &TensorType) -> bool {
-        let mut names = tensor_type.shape.0.iter().flat_map(Dim::symbols);
-        names.all(|name| self.known.contains_key(&*name))
     }
 }
 

@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::graph::{Role, Shape, TensorType};
 use bytes::Bytes;
 use flopwise_formats::{Format, Layout};
+use std::path::Path;
 
 /// `TensorProto.DataLocation.EXTERNAL`.
 const EXTERNAL: i32 = 1;
@@ -22,7 +23,7 @@ pub(super) fn tensor_type(tensor: &TensorProto) -> Option<TensorType> {
 
 /// Refuses external data outside the model's folder. Whether the file is there does not matter:
 /// only sizes count.
-pub(super) fn check_location(tensor: &TensorProto) -> Result<(), Error> {
+pub(super) fn check_location(tensor: &TensorProto, folder: &Path) -> Result<(), Error> {
     let Some(location) = external(tensor, "location") else { return Ok(()) };
     let is_drive = location.as_bytes().get(1) == Some(&b':');
     let mut depth = 0i64;
@@ -38,7 +39,7 @@ pub(super) fn check_location(tensor: &TensorProto) -> Result<(), Error> {
         let what = format!("its data lies outside the model's folder, at `{location}`");
         return Err(Error::new(what)
             .at(format!("tensor `{}`", tensor.name))
-            .remedy("keep weights beside the .onnx file"));
+            .remedy(format!("keep weights in `{}`", folder.display())));
     }
     Ok(())
 }
@@ -155,10 +156,19 @@ pub(super) fn role(name: &str, tensor_type: &TensorType, operator: &str, slot: u
         return Role::Buffer;
     }
     let is_layer_weight = match operator {
-        "MatMul" | "Einsum" | "Gather" => true,
-        "Conv" | "ConvTranspose" | "Gemm" | "BatchNormalization" | "InstanceNormalization"
-        | "LayerNormalization" | "GroupNormalization" | "RMSNormalization" | "PRelu" | "RNN"
-        | "LSTM" | "GRU" => 1 <= slot,
+        "MatMul" | "Einsum" | "Gather" | "GatherND" => true,
+        "Conv"
+        | "ConvTranspose"
+        | "Gemm"
+        | "BatchNormalization"
+        | "InstanceNormalization"
+        | "LayerNormalization"
+        | "GroupNormalization"
+        | "RMSNormalization"
+        | "PRelu"
+        | "RNN"
+        | "LSTM"
+        | "GRU" => 1 <= slot,
         _ => false,
     };
     let is_scalar = tensor_type.shape.elements().as_constant() == Some(1);
@@ -173,10 +183,38 @@ pub(super) fn role(name: &str, tensor_type: &TensorType, operator: &str, slot: u
 /// `val_12`, `onnx::Add_7735`, `/attn/Constant_3_output_0`, or a PyTorch function with a number.
 fn is_made_by_exporter(name: &str) -> bool {
     const FUNCTIONS: [&str; 32] = [
-        "val", "unsqueeze", "squeeze", "index", "index_select", "expand", "new_ones", "new_zeros",
-        "new_full", "scalar_tensor_default", "full", "full_like", "arange", "zeros", "ones",
-        "zeros_like", "ones_like", "view", "reshape", "permute", "transpose", "cat", "stack",
-        "select", "slice", "mul", "add", "sub", "div", "clone", "triu", "tril",
+        "val",
+        "unsqueeze",
+        "squeeze",
+        "index",
+        "index_select",
+        "expand",
+        "new_ones",
+        "new_zeros",
+        "new_full",
+        "scalar_tensor_default",
+        "full",
+        "full_like",
+        "arange",
+        "zeros",
+        "ones",
+        "zeros_like",
+        "ones_like",
+        "view",
+        "reshape",
+        "permute",
+        "transpose",
+        "cat",
+        "stack",
+        "select",
+        "slice",
+        "mul",
+        "add",
+        "sub",
+        "div",
+        "clone",
+        "triu",
+        "tril",
     ];
     if name.starts_with('/') || name.starts_with("onnx::") || name.contains("lifted_tensor") {
         return true;
@@ -188,11 +226,19 @@ fn is_made_by_exporter(name: &str) -> bool {
 /// Whether a name is one that models give to tensors that are not trained.
 fn is_buffer_name(name: &str) -> bool {
     const BUFFERS: [&str; 10] = [
-        "inv_freq", "running_mean", "running_var", "mask", "position_ids", "relative_position_index",
-        "cos_cached", "sin_cached", "freqs_cis", "anchor",
+        "inv_freq",
+        "running_mean",
+        "running_var",
+        "mask",
+        "position_ids",
+        "relative_position_index",
+        "cos_cached",
+        "sin_cached",
+        "freqs_cis",
+        "anchors",
     ];
     let last = name.rsplit('.').next().unwrap_or(name);
-    BUFFERS.iter().any(|buffer| last.contains(buffer))
+    BUFFERS.iter().any(|buffer| last.ends_with(buffer))
 }
 
 /// Whether a name is a path of modules with a weight at its end, as PyTorch writes it.

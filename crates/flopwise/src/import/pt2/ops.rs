@@ -415,6 +415,9 @@ impl Aten<'_, '_, '_> {
             "expand" | "expand_as" | "broadcast_to" | "expand_copy" => {
                 one(Op::Expand { shape: self.call.output_shape()? }, &self.given(&["self"]))
             }
+            "as_strided" | "unfold" | "diagonal" => {
+                one(Op::Restride { shape: self.call.output_shape()? }, &self.given(&["self"]))
+            }
             "permute" | "transpose" | "swapaxes" | "swapdims" | "t" | "numpy_T" | "mT"
             | "movedim" | "moveaxis" | "permute_copy" => self.transpose(base),
             "slice" | "narrow" | "slice_copy" => {

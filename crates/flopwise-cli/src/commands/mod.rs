@@ -1,0 +1,44 @@
+//! One file a command.
+
+mod completions;
+mod count;
+mod estimate;
+mod measure;
+mod model;
+mod report;
+
+use crate::Outcome;
+use crate::args::{Args, Command, MachineChoice, ModelChoice};
+use crate::profiles;
+use flopwise::estimate::Setup;
+use flopwise::query::{CountQuery, EstimateQuery};
+use flopwise::report::{CountReport, Grouping};
+
+/// Runs the command asked for.
+pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
+    match &args.command {
+        Command::Report(args) => report::run(args),
+        Command::Count(args) => count::run(args),
+        Command::Measure(args) => measure::run(args),
+        Command::Estimate(args) => estimate::run(args),
+        Command::Model(args) => model::run(args),
+        Command::Completions(args) => completions::run(args),
+    }
+}
+
+fn count_query(choice: &ModelChoice, grouping: Grouping) -> CountQuery {
+    CountQuery { model: choice.model.clone(), bindings: choice.bind.clone(), grouping }
+}
+
+/// The model is counted first, so that a mistyped name does not wait for a measurement.
+fn estimate_query(choice: &ModelChoice, machine: &MachineChoice) -> anyhow::Result<EstimateQuery> {
+    let count = count_query(choice, Grouping::Module);
+    flopwise::query::answer(&flopwise::query::Query::Count(count.clone()))?;
+    let profile = profiles::machine(&machine.on)?;
+    Ok(EstimateQuery { count, profile, setup: Setup { overhead: machine.overhead } })
+}
+
+/// What `--strict` makes of a lower bound.
+fn outcome(choice: &ModelChoice, report: &CountReport) -> Outcome {
+    if choice.strict && report.is_lower_bound { Outcome::No } else { Outcome::Yes }
+}

@@ -1,0 +1,33 @@
+//! The `flopwise` command. Exit codes: 0 answered, 1 the answer is "no", 2 there is no answer.
+//!
+//! Not here: arithmetic. Each command asks the library one query and prints the report.
+
+mod args;
+mod commands;
+mod output;
+mod profiles;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+/// Whether the question was answered as hoped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    /// Answered.
+    Yes,
+    /// Answered, and the answer is "no" (`--strict` and something could not be counted).
+    No,
+}
+
+fn main() -> ExitCode {
+    let args = args::Args::parse();
+    match commands::run(&args) {
+        Ok(Outcome::Yes) => ExitCode::SUCCESS,
+        Ok(Outcome::No) => ExitCode::from(1),
+        Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::complain(&error);
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Machine profiles on disk: one for this machine in the user's data directory.
+
+use crate::output;
+use anyhow::Context;
+use etcetera::BaseStrategy;
+use flopwise::machine::Profile;
+use flopwise_measure::{Cpu, Plan, measure, timestamp};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+/// What every profile file holds near its beginning.
+const MARK: &str = "\"kind\": \"measure\"";
+/// A larger file is no profile.
+const MAX_BYTES: u64 = 16 << 20;
+
+/// Where this machine's profile lies: `$XDG_DATA_HOME/flopwise/this.json` or the system's like.
+pub(crate) fn this_path() -> anyhow::Result<PathBuf> {
+    let strategy = etcetera::choose_base_strategy()
+        .context("no home directory; set XDG_DATA_HOME, or use --output and --on FILE")?;
+    Ok(strategy.data_dir().join("flopwise").join("this.json"))
+}
+
+/// The machine named `this` or the profile in a file.
+pub(crate) fn machine(on: &str) -> anyhow::Result<Profile> {
+    if on != "this" {
+        let path = Path::new(on);
+        if !path.exists() {
+            anyhow::bail!(
+                "{on}: no such profile; `this` is this machine, `flopwise measure --output FILE` writes one"
+            );
+        }
+        return read(path);
+    }
+    let stored = this_path().ok().filter(|path| path.exists());
+    match stored {
+        Some(path) => read(&path),
+        None => {
+            output::say("this machine was never measured; measuring, about 5 seconds ...");
+            let profile = measure_this();
+            if let Err(error) = store(&profile, None) {
+                output::say(&format!("note: the profile could not be kept: {error:#}"));
+            }
+            Ok(profile)
+        }
+    }
+}
+
+fn read(path: &Path) -> anyhow::Result<Profile> {
+    let shown = path.display();
+    let cannot = || format!("{shown}: cannot be read");
+    let metadata = fs::metadata(path).with_context(cannot)?;
+    if !metadata.is_file() || MAX_BYTES < metadata.len() {
+        anyhow::bail!(
+            "{shown}: not a machine profile; `flopwise measure --output FILE` writes one"
+        );
+    }
+    let text = fs::read_to_string(path).with_context(cannot)?;
+    Profile::from_json(&text).with_context(|| shown.to_string())
+}
+
+/// Measures this machine with a progress bar on stderr.
+pub(crate) fn measure_this() -> Profile {
+    let bar = if output::is_watched() { ProgressBar::new(1000) } else { ProgressBar::hidden() };
+    if let Ok(style) = ProgressStyle::with_template("{bar:40} {percent:>3} % {msg}") {
+        bar.set_style(style);
+    }
+    let plan = Plan::quick(timestamp(SystemTime::now()));
+    let profile = measure(&mut Cpu::new(), &plan, &mut |progress| {
+        bar.set_message(progress.step.clone());
+        bar.set_position((progress.fraction * 1000.0) as u64);
+    });
+    bar.finish_and_clear();
+    profile
+}
+
+/// Writes a profile to `output`, or to this machine's place. Returns where.
+pub(crate) fn store(profile: &Profile, output: Option<&Path>) -> anyhow::Result<PathBuf> {
+    let path = match output {
+        Some(path) => path.to_owned(),
+        None => this_path()?,
+    };
+    if output.is_none()
+        && let Some(folder) = path.parent()
+    {
+        fs::create_dir_all(folder)
+            .with_context(|| format!("{}: cannot be made", folder.display()))?;
+    }
+    output::write_file(&path, &profile.to_json(), MARK)?;
+    Ok(path)
+}

@@ -1,0 +1,561 @@
+//! Goes through the nodes of a file in order and builds the graph: resolves names, evaluates shape
+//! arithmetic, inserts the rest.
+//!
+//! Not here: what an operator means (`ops/`, `fold/`).
+
+use super::call::{Call, Operand, Plan, Source, Step};
+use super::provenance::{self, Texts};
+use super::symbols::Symbols;
+use super::value::{Scalar, Value};
+use super::wire::{GraphProto, ModelProto, NodeProto, TensorProto, TypeProto};
+use super::{fold, ops, order, weight};
+use crate::error::Error;
+use crate::graph::TensorType;
+use crate::graph::{Builder, Constraint, Dim, Graph, NewNode, Relation, Role, Shape, TensorId};
+use flopwise_formats::Format;
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::rc::Rc;
+
+/// Elements of known tensors kept in all; each takes some 50 bytes. The exports at hand need a
+/// tenth. Beyond it nothing more is evaluated.
+const MAX_KNOWN_ELEMENTS: usize = 2_000_000;
+/// The operator set assumed where a file names none.
+const NEWEST_OPSET: i64 = 24;
+
+/// A value that flows through the file.
+pub(super) struct Wire<'a> {
+    pub(super) name: &'a str,
+    pub(super) origin: Origin<'a>,
+    /// Of a value that is not (yet) a tensor of the graph.
+    pub(super) tensor_type: Option<TensorType>,
+    /// Its elements, where they are known.
+    pub(super) value: Option<Value>,
+    /// A bound that all its elements stay below, where one is known.
+    pub(super) below: Option<Dim>,
+}
+
+/// Where a value comes from, and its tensor in the graph once it has one.
+#[derive(Clone)]
+pub(super) enum Origin<'a> {
+    /// An input, or the result of a node.
+    Made(TensorId),
+    /// In the file.
+    Stored(&'a TensorProto, Option<TensorId>),
+    /// Evaluated here.
+    Known(Option<TensorId>),
+    /// Other wires, in a sequence.
+    Sequence(Rc<[usize]>),
+}
+
+/// Inputs of a node, as indices into the wires; `None` for an optional one left out.
+pub(super) type Inputs = Vec<Option<usize>>;
+
+pub(super) struct Walk<'a> {
+    builder: Builder,
+    opset: i64,
+    /// Names of the functions that the file defines.
+    functions: HashSet<&'a str>,
+    pub(super) wires: Vec<Wire<'a>>,
+    /// Which wire a name means, outermost graph first.
+    pub(super) scopes: Vec<HashMap<&'a str, usize>>,
+    declared: HashMap<&'a str, &'a TypeProto>,
+    symbols: Symbols,
+    node_names: HashSet<String>,
+    texts: Texts,
+    n_known_elements: usize,
+    /// Nodes inserted by loops so far.
+    pub(super) n_unrolled: usize,
+    pub(super) tally: Tally,
+}
+
+/// What the notes at the end report.
+#[derive(Default)]
+pub(super) struct Tally {
+    pub(super) n_evaluated: usize,
+    /// Whether a loop may end before the rounds counted.
+    pub(super) is_loop_bounded: bool,
+    n_copies: usize,
+    n_fused_convolutions: usize,
+    wrong_lengths: Vec<String>,
+}
+
+/// The graph of a decoded model.
+pub(super) fn build(
+    name: &str,
+    model: &ModelProto,
+    graph: &GraphProto,
+    folder: &Path,
+) -> Result<Graph, Error> {
+    let mut walk = Walk::new(name, model);
+    walk.add_stored(graph, folder)?;
+    let inputs = walk.add_inputs(graph)?;
+    walk.run(graph, folder)?;
+    let mut outputs = Vec::with_capacity(graph.output.len());
+    for output in &graph.output {
+        let missing = || Error::new("is made by no node").at(format!("output `{}`", output.name));
+        let wire = walk.lookup(&output.name).ok_or_else(missing)?;
+        outputs.push(walk.tensor(wire, "", 0)?);
+    }
+    walk.report();
+    Ok(walk.builder.finish(inputs, outputs))
+}
+
+impl<'a> Walk<'a> {
+    fn new(name: &str, model: &'a ModelProto) -> Walk<'a> {
+        let mut builder = Builder::new(name);
+        let is_default = |domain: &str| matches!(domain, "" | "ai.onnx");
+        let mut opsets = model.opset_import.iter().filter(|opset| is_default(&opset.domain));
+        let opset = opsets.next().map(|opset| opset.version).unwrap_or_else(|| {
+            builder.note(
+                "the file names no version of the ONNX operators; the newest rules were taken, \
+                 check that it is complete",
+            );
+            NEWEST_OPSET
+        });
+        Walk {
+            builder,
+            opset,
+            functions: model.functions.iter().map(|function| function.name.as_str()).collect(),
+            wires: Vec::new(),
+            scopes: vec![HashMap::new()],
+            declared: HashMap::new(),
+            symbols: Symbols::default(),
+            node_names: HashSet::new(),
+            texts: Texts::default(),
+            n_known_elements: 0,
+            n_unrolled: 0,
+            tally: Tally::default(),
+        }
+    }
+
+    /// Gives a name a meaning in the innermost graph.
+    pub(super) fn define(&mut self, wire: Wire<'a>) -> Result<usize, Error> {
+        let (wire_idx, name) = (self.wires.len(), wire.name);
+        self.wires.push(wire);
+        self.point(name, wire_idx)?;
+        Ok(wire_idx)
+    }
+
+    pub(super) fn point(&mut self, name: &'a str, wire_idx: usize) -> Result<(), Error> {
+        let scope = self.scopes.last_mut().expect("the outermost scope is never left");
+        match scope.insert(name, wire_idx) {
+            None => Ok(()),
+            Some(_) => Err(Error::new("is defined twice").at(format!("tensor `{name}`"))),
+        }
+    }
+
+    pub(super) fn lookup(&self, name: &str) -> Option<usize> {
+        self.scopes.iter().rev().find_map(|scope| scope.get(name).copied())
+    }
+
+    fn tensor_type(&self, wire_idx: usize) -> Option<&TensorType> {
+        let wire = &self.wires[wire_idx];
+        match wire.origin {
+            Origin::Made(id) => self.builder.get(id).tensor_type.as_ref(),
+            Origin::Stored(..) | Origin::Known(_) | Origin::Sequence(_) => {
+                wire.tensor_type.as_ref()
+            }
+        }
+    }
+
+    /// Stored tensors become tensors of the graph when a node reads them.
+    pub(super) fn add_stored(&mut self, graph: &'a GraphProto, folder: &Path) -> Result<(), Error> {
+        for tensor in &graph.initializer {
+            self.store(&tensor.name, tensor, folder)?;
+        }
+        for sparse in &graph.sparse_initializer {
+            let Some(values) = &sparse.values else { continue };
+            let wire_idx = self.store(&values.name, values, folder)?;
+            let wire = &mut self.wires[wire_idx];
+            wire.value = None;
+            if let Some(tensor_type) = &mut wire.tensor_type {
+                tensor_type.shape = Shape::of(&sparse.dims);
+            }
+        }
+        let declared = graph.value_info.iter().chain(&graph.output);
+        let typed = declared.filter_map(|info| Some((info.name.as_str(), info.r#type.as_ref()?)));
+        self.declared.extend(typed);
+        Ok(())
+    }
+
+    fn store(
+        &mut self,
+        name: &'a str,
+        tensor: &'a TensorProto,
+        folder: &Path,
+    ) -> Result<usize, Error> {
+        weight::check_location(tensor, folder)?;
+        if let Some((stored, needed)) = weight::wrong_length(tensor) {
+            let text = format!("`{name}` has {stored} bytes where its shape takes {needed}");
+            self.tally.wrong_lengths.push(text);
+        }
+        let value = weight::value(tensor).filter(|value| self.affords(value));
+        let tensor_type = weight::tensor_type(tensor);
+        let origin = Origin::Stored(tensor, None);
+        self.define(Wire { name, origin, tensor_type, value, below: None })
+    }
+
+    /// Counts a value against what may be kept.
+    fn affords(&mut self, value: &Value) -> bool {
+        self.n_known_elements = self.n_known_elements.saturating_add(value.elements.len());
+        self.n_known_elements <= MAX_KNOWN_ELEMENTS
+    }
+
+    /// Up to IR version 3 stored tensors are listed among the inputs too.
+    fn add_inputs(&mut self, graph: &'a GraphProto) -> Result<Vec<TensorId>, Error> {
+        let given = graph.input.iter().filter(|input| self.lookup(&input.name).is_none());
+        let given: Vec<_> = given.collect();
+        let mut inputs = Vec::with_capacity(given.len());
+        for input in given {
+            let tensor_type = self.symbols.input_type(input);
+            let id = self.builder.tensor(&input.name, tensor_type, Role::Input)?;
+            let origin = Origin::Made(id);
+            let name = &input.name;
+            self.define(Wire { name, origin, tensor_type: None, value: None, below: None })?;
+            inputs.push(id);
+        }
+        self.symbols.settle_aliases();
+        for symbol in &self.symbols.found {
+            self.builder.symbol(symbol.clone());
+        }
+        Ok(inputs)
+    }
+
+    /// Goes through the nodes of a graph whose inputs and stored tensors are defined.
+    pub(super) fn run(&mut self, graph: &'a GraphProto, folder: &Path) -> Result<(), Error> {
+        for node_idx in order::of(&graph.node)? {
+            let node = &graph.node[node_idx];
+            let place = || match node.name.as_str() {
+                "" => format!("node {node_idx} ({})", node.op_type),
+                name => format!("node `{name}` ({})", node.op_type),
+            };
+            self.node(node, node_idx, folder).map_err(|error| error.at(place()))?;
+        }
+        Ok(())
+    }
+
+    fn node(&mut self, node: &'a NodeProto, node_idx: usize, folder: &Path) -> Result<(), Error> {
+        let inputs = self.inputs(node)?;
+        let is_standard = matches!(node.domain.as_str(), "" | "ai.onnx");
+        match node.op_type.as_str() {
+            "Constant" if is_standard && self.constant(node, folder)? => return Ok(()),
+            "Identity" if is_standard && self.stored_copy(node, &inputs)? => return Ok(()),
+            _ if is_standard && self.control(node, node_idx, &inputs, folder)? => return Ok(()),
+            _ => {}
+        }
+        let mut call = self.call(node, &inputs);
+        if let Some(values) = fold::evaluate(&call).filter(|v| v.len() == node.output.len()) {
+            drop(call);
+            if values.iter().all(|value| self.affords(value)) {
+                return self.add_known(node, values);
+            }
+            call = self.call(node, &inputs);
+        }
+        call.declared = node.output.iter().map(|output| self.declared_type(output)).collect();
+        let plan = match self.functions.contains(node.op_type.as_str()) && !is_standard {
+            true => Err("calls a function of the file, which is not looked into yet".to_owned()),
+            false => ops::plan(&call),
+        };
+        let declared = std::mem::take(&mut call.declared);
+        let (constraint, below) = (self.index_bound(&call, &inputs), self.bound(&call, &inputs));
+        drop(call);
+        let name = self.unique_name(node, node_idx);
+        if let Some((below, rows)) = constraint {
+            let (relation, node) = (Relation::AtMost, name.clone());
+            self.builder.constraint(Constraint { relation, left: below, right: rows, node });
+        }
+        self.insert(node, name, &inputs, plan, declared)?;
+        if let Some(below) = below
+            && let Some(output) = self.lookup(&node.output[0])
+        {
+            self.wires[output].below = Some(below);
+        }
+        Ok(())
+    }
+
+    fn inputs(&self, node: &NodeProto) -> Result<Inputs, Error> {
+        let resolve = |name: &String| match name.as_str() {
+            "" => Ok(None),
+            name => match self.lookup(name) {
+                Some(wire_idx) => Ok(Some(wire_idx)),
+                None => Err(Error::new(format!(
+                    "reads `{name}`, which is no input, no stored tensor and no node's result"
+                ))),
+            },
+        };
+        node.input.iter().map(resolve).collect()
+    }
+
+    pub(super) fn call<'s>(&'s self, node: &'s NodeProto, inputs: &Inputs) -> Call<'s> {
+        let operand = |wire_idx: usize| Operand {
+            tensor_type: self.tensor_type(wire_idx),
+            value: self.wires[wire_idx].value.as_ref(),
+            is_weight: matches!(self.wires[wire_idx].origin, Origin::Stored(..)),
+        };
+        let operands = inputs.iter().map(|input| input.map(operand)).collect();
+        Call { node, opset: self.opset, operands, declared: Vec::new() }
+    }
+
+    fn declared_type(&self, output: &str) -> Option<TensorType> {
+        self.symbols.declared(output, self.declared.get(output)?)
+    }
+
+    fn add_known(&mut self, node: &'a NodeProto, values: Vec<Value>) -> Result<(), Error> {
+        self.tally.n_evaluated += 1;
+        for (name, value) in node.output.iter().zip(values) {
+            if !name.is_empty() {
+                self.add_value(name, value)?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn add_value(&mut self, name: &'a str, value: Value) -> Result<(), Error> {
+        let (origin, tensor_type) = (Origin::Known(None), Some(value.tensor_type()));
+        self.define(Wire { name, origin, tensor_type, value: Some(value), below: None })?;
+        Ok(())
+    }
+
+    /// A constant is a stored tensor, or one written as attribute; whether it could be taken so.
+    fn constant(&mut self, node: &'a NodeProto, folder: &Path) -> Result<bool, Error> {
+        let [output] = node.output.as_slice() else { return Ok(false) };
+        let call = Call { node, opset: self.opset, operands: Vec::new(), declared: Vec::new() };
+        if let Some(tensor) = call.tensor("value") {
+            let tensor = node.attribute.iter().find_map(|attribute| {
+                attribute.t.as_deref().filter(|found| std::ptr::eq(*found, tensor))
+            });
+            let Some(tensor) = tensor else { return Ok(false) };
+            self.store(output, tensor, folder)?;
+            return Ok(true);
+        }
+        let float = |number: &f32| Scalar::float(f64::from(*number));
+        let value = if let Some(number) = call.int("value_int") {
+            Some(Value::scalar(Format::INT64, Scalar::Exact(number.into())))
+        } else if let Some(number) = call.float("value_float") {
+            Some(Value::scalar(Format::FP32, float(&number)))
+        } else if let Some(numbers) = call.ints("value_ints") {
+            Some(Value::sizes(numbers.iter().map(|number| Dim::from(*number))))
+        } else {
+            let numbers = call.floats("value_floats").unwrap_or_default();
+            Value::new(Format::FP32, vec![numbers.len()], numbers.iter().map(float).collect())
+        };
+        let Some(value) = value.filter(|value| self.affords(value)) else { return Ok(false) };
+        self.add_value(output, value)?;
+        Ok(true)
+    }
+
+    /// A copy of a stored tensor is no work. The TorchScript exporter stores parameters of equal
+    /// value once and writes `Identity` for the others, under the names they had in the model; in
+    /// a model that is not trained yet all biases are equal. Each of those is a parameter.
+    fn stored_copy(&mut self, node: &'a NodeProto, inputs: &Inputs) -> Result<bool, Error> {
+        let ([Some(source)], [output]) = (inputs.as_slice(), node.output.as_slice()) else {
+            return Ok(false);
+        };
+        let Origin::Stored(tensor, _) = self.wires[*source].origin else { return Ok(false) };
+        if !weight::is_parameter_name(output) {
+            self.point(output, *source)?;
+            return Ok(true);
+        }
+        self.tally.n_copies += 1;
+        let (tensor_type, value) = {
+            let wire = &self.wires[*source];
+            (wire.tensor_type.clone(), wire.value.clone())
+        };
+        let origin = Origin::Stored(tensor, None);
+        self.define(Wire { name: output, origin, tensor_type, value, below: None })?;
+        Ok(true)
+    }
+
+    /// The tensor of the graph for a value that a node reads as its input number `slot`.
+    fn tensor(&mut self, wire_idx: usize, operator: &str, slot: usize) -> Result<TensorId, Error> {
+        let wire = &self.wires[wire_idx];
+        let role = match (&wire.origin, &wire.tensor_type) {
+            (Origin::Made(id) | Origin::Known(Some(id)), _) => return Ok(*id),
+            (Origin::Stored(..), Some(tensor_type)) => {
+                weight::role(wire.name, tensor_type, operator, slot)
+            }
+            (Origin::Known(None) | Origin::Sequence(_) | Origin::Stored(..), _) => Role::Buffer,
+        };
+        if let Origin::Stored(_, Some(id)) = wire.origin {
+            // Whoever first reads it as a weight decides.
+            if role == Role::Parameter {
+                self.builder.set_role(id, role);
+            }
+            return Ok(id);
+        }
+        let id = self.builder.tensor(wire.name, wire.tensor_type.clone(), role)?;
+        self.wires[wire_idx].origin = match wire.origin {
+            Origin::Stored(tensor, _) => Origin::Stored(tensor, Some(id)),
+            Origin::Made(_) | Origin::Known(_) | Origin::Sequence(_) => Origin::Known(Some(id)),
+        };
+        Ok(id)
+    }
+
+    pub(super) fn unique_name(&mut self, node: &NodeProto, node_idx: usize) -> String {
+        let mut name = match node.name.as_str() {
+            "" => format!("{}_{node_idx}", node.op_type),
+            name => name.to_owned(),
+        };
+        while !self.node_names.insert(name.clone()) {
+            name = format!("{name}_{}", self.node_names.len());
+        }
+        name
+    }
+
+    pub(super) fn insert(
+        &mut self,
+        node: &'a NodeProto,
+        name: String,
+        inputs: &Inputs,
+        plan: Plan,
+        mut declared: Vec<Option<TensorType>>,
+    ) -> Result<(), Error> {
+        self.spot_fused_convolution(node);
+        let (mut steps, failure) = match plan {
+            Ok(steps) => (steps, None),
+            Err(reason) => (Vec::new(), Some(reason)),
+        };
+        let last = steps.pop();
+        let operator = self.texts.shared(&node.op_type);
+        let module = provenance::module(node).map(|path| self.texts.shared(&path));
+        let line = provenance::line(node, &mut self.texts);
+        let mut made = Vec::with_capacity(steps.len());
+        for (step_idx, Step { op, operands }) in steps.into_iter().enumerate() {
+            let inputs = self.operand_ids(&operands, node, inputs, &made)?;
+            let step_name = format!("{name}:{step_idx}");
+            let new = NewNode {
+                op: Ok(op),
+                inputs,
+                outputs: vec![(step_name.clone(), None)],
+                name: step_name,
+                operator: operator.clone(),
+                module: module.clone(),
+                line: line.clone(),
+            };
+            made.extend(self.builder.insert(new)?);
+        }
+        let all = || (0..inputs.len()).filter(|slot| inputs[*slot].is_some()).map(Source::Input);
+        let operands = last.as_ref().map_or_else(|| all().collect(), |step| step.operands.clone());
+        let op = match (last, failure) {
+            (Some(step), _) => Ok(step.op),
+            (None, reason) => Err(reason.unwrap_or_else(|| "has no meaning".to_owned())),
+        };
+        let input_ids = self.operand_ids(&operands, node, inputs, &made)?;
+        declared.resize(node.output.len(), None);
+        let outputs = node.output.iter().zip(declared).enumerate();
+        let outputs = outputs.map(|(output_idx, (output, declared))| match output.as_str() {
+            "" => (format!("{name}:unused{output_idx}"), declared),
+            output => (output.to_owned(), declared),
+        });
+        let outputs = outputs.collect();
+        let new = NewNode { name, op, inputs: input_ids, outputs, operator, module, line };
+        let ids = self.builder.insert(new)?;
+        for (output, id) in node.output.iter().zip(ids).filter(|(output, _)| !output.is_empty()) {
+            let origin = Origin::Made(id);
+            self.define(Wire {
+                name: output,
+                origin,
+                tensor_type: None,
+                value: None,
+                below: None,
+            })?;
+        }
+        Ok(())
+    }
+
+    fn operand_ids(
+        &mut self,
+        operands: &[Source],
+        node: &NodeProto,
+        inputs: &Inputs,
+        made: &[TensorId],
+    ) -> Result<Vec<TensorId>, Error> {
+        let mut ids = Vec::with_capacity(operands.len());
+        for operand in operands {
+            ids.push(match operand {
+                Source::Step(step_idx) => made[*step_idx],
+                Source::Input(slot) => match inputs.get(*slot).copied().flatten() {
+                    Some(wire_idx) => self.tensor(wire_idx, &node.op_type, *slot)?,
+                    None => return Err(Error::new(format!("input {slot} is missing"))),
+                },
+            });
+        }
+        Ok(ids)
+    }
+
+    /// The TorchScript exporter names a weight that it multiplied with a batch normalisation's
+    /// scale `onnx::Conv_123`.
+    fn spot_fused_convolution(&mut self, node: &NodeProto) {
+        let weight = node.input.get(1).filter(|_| node.op_type == "Conv");
+        let is_fused = weight.is_some_and(|weight| weight.starts_with("onnx::Conv_"));
+        self.tally.n_fused_convolutions += usize::from(is_fused);
+    }
+
+    /// For a lookup: a bound of the indices that must not exceed the rows there are.
+    fn index_bound(&self, call: &Call, inputs: &Inputs) -> Option<(Dim, Dim)> {
+        if call.operator() != "Gather" {
+            return None;
+        }
+        let below = self.wires[inputs.get(1).copied().flatten()?].below.clone()?;
+        let shape = call.shape(0).ok()?;
+        let rows = &shape[call.axis("axis", 0, shape.len()).ok()?];
+        (below.is_at_most(rows) != Some(true)).then(|| (below, rows.clone()))
+    }
+
+    /// A bound of the elements of a node's result: that of a range, or of what it only moves.
+    fn bound(&self, call: &Call, inputs: &Inputs) -> Option<Dim> {
+        match call.operator() {
+            "Range" if call.tensor_type(0).is_ok_and(|first| !first.format.is_float()) => {
+                let delta = call.value(2)?.single()?.as_i128()?;
+                let limit = call.value(1)?.single()?.exact()?;
+                (0 < delta).then(|| limit.clone())
+            }
+            "Unsqueeze" | "Squeeze" | "Reshape" | "Flatten" | "Expand" | "Identity" | "Cast"
+            | "Transpose" | "Slice" | "Tile" => {
+                self.wires[inputs.first().copied().flatten()?].below.clone()
+            }
+            _ => None,
+        }
+    }
+
+    fn report(&mut self) {
+        let tally = std::mem::take(&mut self.tally);
+        let plural = |n: usize| if n == 1 { "" } else { "s" };
+        if 0 < tally.n_evaluated {
+            let n = tally.n_evaluated;
+            let text = format!(
+                "{n} node{} of shape arithmetic were computed while reading the file and are not listed",
+                plural(n)
+            );
+            self.builder.note(text);
+        }
+        if tally.is_loop_bounded {
+            self.builder.note("a loop may end early; all its rounds are counted");
+        }
+        if 0 < tally.n_copies {
+            let n = tally.n_copies;
+            self.builder.note(format!(
+                "{n} parameter{} stored once because another has equal values; each is counted",
+                if n == 1 { " is" } else { "s are" }
+            ));
+        }
+        if 0 < tally.n_fused_convolutions {
+            let n = tally.n_fused_convolutions;
+            self.builder.note(format!(
+                "the exporter folded what followed {n} convolution{} (batch normalisation) into \
+                 the weights; parameters are those in the file, fewer than the model was trained \
+                 with",
+                plural(n)
+            ));
+        }
+        if let Some(first) = tally.wrong_lengths.first() {
+            let n = tally.wrong_lengths.len();
+            let text = format!(
+                "{n} stored tensor{} of another length than the shape says; the first: {first}; shapes were taken",
+                plural(n)
+            );
+            self.builder.note(text);
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! [`Query`] -> [`Report`]: the one door for the command line, and later the web page, Python and
+//! history.
+//!
+//! Not here: arithmetic (each step is one call into the module that knows), and measuring: a
+//! machine's profile comes with the query.
+
+use crate::arch;
+use crate::cost::{self, BoundWork, Counts, Work};
+use crate::error::Error;
+use crate::estimate::{self, Bound, Estimate, Setup};
+use crate::graph::{Bindings, Dim, Graph, Symbol};
+use crate::import;
+use crate::machine::Profile;
+use crate::note::Note;
+use crate::report::{
+    Costly, CountReport, Counted, EstimateReport, Formula, Grouping, ModelEntry, NodeRow, Point,
+    Report, Unknown, group,
+};
+use crate::units::{FlopsPerSec, Seconds};
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+/// Rows of the costliest shown.
+const N_COSTLIEST: usize = 10;
+/// Taken for a symbol called `batch` that the user leaves open.
+const ASSUMED_BATCH: i128 = 1;
+/// Taken for a symbol called `seq` that the user leaves open.
+const ASSUMED_SEQ: i128 = 128;
+
+/// Everything that can be asked.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Query {
+    /// What a model costs.
+    Count(CountQuery),
+    /// How long it takes on a machine.
+    Estimate(EstimateQuery),
+    /// Model, machine and time on one page.
+    Page(EstimateQuery),
+    /// Which models are built in.
+    Models,
+}
+
+/// What a model costs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CountQuery {
+    /// A path or a built-in name.
+    pub model: String,
+    /// Symbols and their values, as typed.
+    pub bindings: Vec<(String, i128)>,
+    /// How rows are grouped.
+    pub grouping: Grouping,
+}
+
+/// A model on a machine.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EstimateQuery {
+    /// The model.
+    pub count: CountQuery,
+    /// The machine.
+    pub profile: Profile,
+    /// What the user may set.
+    pub setup: Setup,
+}
+
+/// Answers a query.
+///
+/// # Errors
+/// [`Error`] when there is no answer: no such model, a damaged file, bindings that contradict it.
+///
+/// ```
+/// use flopwise::query::{CountQuery, Query, answer};
+/// use flopwise::report::{Grouping, Report};
+/// let query = CountQuery { model: "resnet50".into(), bindings: vec![], grouping: Grouping::Kind };
+/// let Ok(Report::Count(report)) = answer(&Query::Count(query)) else { panic!() };
+/// assert_eq!(report.formula.macs, "4089184256*batch");
+/// ```
+pub fn answer(query: &Query) -> Result<Report, Error> {
+    match query {
+        Query::Count(query) => {
+            let graph = open_model(&query.model)?;
+            let counting = Counting::new(&graph, query).map_err(|e| name_model(e, query))?;
+            Ok(Report::Count(Box::new(counting.report)))
+        }
+        Query::Estimate(query) => Ok(Report::Estimate(Box::new(on_machine(query)?))),
+        Query::Page(query) => Ok(Report::Page(Box::new(on_machine(query)?))),
+        Query::Models => Ok(Report::Models(models()?)),
+    }
+}
+
+/// The model behind a path or a built-in name. A file wins over a name.
+///
+/// # Errors
+/// Neither a file nor a name; says which names are near.
+pub fn open_model(model: &str) -> Result<Graph, Error> {
+    let path = Path::new(model);
+    if path.exists() {
+        return import::open(path);
+    }
+    match arch::built_in(model) {
+        Some(graph) => graph,
+        None => Err(arch::unknown_model(model)),
+    }
+}
+
+/// Every built-in model with its inputs and size.
+fn models() -> Result<Vec<ModelEntry>, Error> {
+    let entry = |(name, description): (&'static str, &'static str)| {
+        let graph = open_model(name)?;
+        let work = cost::work(&graph);
+        let inputs = graph.inputs.iter().map(|id| graph.tensor(*id));
+        let inputs = inputs.map(|tensor| match &tensor.tensor_type {
+            Some(known) => format!("{} {} {}", tensor.name, known.shape, known.format),
+            None => tensor.name.clone(),
+        });
+        Ok(ModelEntry {
+            name,
+            description,
+            inputs: inputs.collect::<Vec<_>>().join(", "),
+            parameters: work.parameters.to_string(),
+            macs: work.total.macs.0.to_string(),
+        })
+    };
+    arch::names().map(entry).collect()
+}
+
+fn name_model(error: Error, query: &CountQuery) -> Error {
+    error.in_file(Path::new(&query.model))
+}
+
+/// A graph counted, with what a later step needs.
+struct Counting {
+    bindings: Bindings,
+    work: Option<BoundWork>,
+    report: CountReport,
+}
+
+impl Counting {
+    fn new(graph: &Graph, query: &CountQuery) -> Result<Counting, Error> {
+        let given = Bindings::resolve(graph, &query.bindings)?;
+        let work = cost::work(graph);
+        let assumed = assumed_bindings(graph, &given);
+        let mut all = given.clone();
+        all.0.extend(assumed.clone());
+        let is_complete = graph.symbols.iter().all(|symbol| all.0.contains_key(&symbol.name));
+        let bound = if is_complete { Some(work.bind(graph, &all)?) } else { None };
+        let nodes = node_rows(graph, bound.as_ref());
+        let counted = match &bound {
+            Some(bound) => Some(Counted {
+                total: bound.total,
+                weight_bytes: bound.weight_bytes,
+                buffer_bytes: bound.buffer_bytes,
+                peak_activation_bytes: cost::memory(graph, &all)?.peak_activation_bytes,
+                rows: group(&nodes, query.grouping),
+            }),
+            None => None,
+        };
+        let unknown = unknown_operators(graph, &work);
+        let report = CountReport {
+            model: graph.name.clone(),
+            symbols: graph.symbols.clone(),
+            bindings: given.0.clone(),
+            assumed: assumed.clone(),
+            formula: formula(&work, &given),
+            counted,
+            is_lower_bound: !unknown.is_empty(),
+            unknown,
+            grouping: query.grouping,
+            nodes,
+            notes: notes(graph),
+        };
+        Ok(Counting { bindings: all, work: bound, report })
+    }
+}
+
+/// Values for what the user left open and a usual value is known for, within the file's range.
+fn assumed_bindings(graph: &Graph, given: &Bindings) -> BTreeMap<String, i128> {
+    let usual = |symbol: &Symbol| match symbol.name.as_str() {
+        "batch" => Some(ASSUMED_BATCH),
+        "seq" => Some(ASSUMED_SEQ),
+        _ if symbol.aliases.iter().any(|alias| alias == "batch") => Some(ASSUMED_BATCH),
+        _ if symbol.aliases.iter().any(|alias| alias == "seq") => Some(ASSUMED_SEQ),
+        _ => None,
+    };
+    let open = graph.symbols.iter().filter(|symbol| !given.0.contains_key(&symbol.name));
+    let assumed = open.filter_map(|symbol| {
+        let value = usual(symbol)?.max(symbol.min).min(symbol.max.unwrap_or(i128::MAX));
+        Some((symbol.name.clone(), value))
+    });
+    assumed.collect()
+}
+
+fn formula(work: &Work, given: &Bindings) -> Formula {
+    let written = |dim: &Dim| given.substitute(dim).to_string();
+    Formula {
+        macs: written(&work.total.macs.0),
+        other_ops: written(&work.total.other_ops.0),
+        transcendental_ops: written(&work.total.transcendental_ops.0),
+        bytes_read: written(&work.total.bytes_read.0),
+        bytes_written: written(&work.total.bytes_written.0),
+    }
+}
+
+fn notes(graph: &Graph) -> Vec<Note> {
+    let mut notes = graph.notes.clone();
+    let is_masked = |node: &&crate::graph::Node| {
+        let attention = crate::graph::Attention { mask: crate::graph::Mask::Tensor };
+        node.op == crate::graph::Op::Attention(attention)
+    };
+    let n_masked = graph.nodes.iter().filter(is_masked).count();
+    if 0 < n_masked {
+        notes.push(Note::new(format!(
+            "{n_masked} attentions take their mask as a tensor, known only at run time; they are \
+             counted as if every query saw every key"
+        )));
+    }
+    notes
+}
+
+fn unknown_operators(graph: &Graph, work: &Work) -> Vec<Unknown> {
+    let mut place: HashMap<(String, String), usize> = HashMap::new();
+    let mut unknown: Vec<Unknown> = Vec::new();
+    for (id, reason) in work.unknown() {
+        let node = &graph.nodes[id.0];
+        let key = (node.operator.to_string(), reason.to_owned());
+        if let Some(at) = place.get(&key) {
+            unknown[*at].count += 1;
+            continue;
+        }
+        place.insert(key, unknown.len());
+        unknown.push(Unknown {
+            operator: node.operator.to_string(),
+            node: node.name.clone(),
+            module: node.module.as_deref().map(str::to_owned),
+            count: 1,
+            reason: reason.to_owned(),
+        });
+    }
+    unknown
+}
+
+fn node_rows(graph: &Graph, bound: Option<&BoundWork>) -> Vec<NodeRow> {
+    let rows = graph.nodes.iter().enumerate().map(|(node_idx, node)| NodeRow {
+        name: node.name.clone(),
+        op: node.op.name().to_owned(),
+        operator: node.operator.to_string(),
+        kind: node.op.kind().name(),
+        module: node.module.as_deref().map(str::to_owned),
+        line: node.line.as_ref().map(ToString::to_string),
+        output: graph.output_types(node).next().flatten().map(|output| output.shape.to_string()),
+        counts: bound.and_then(|bound| bound.nodes[node_idx].1),
+    });
+    rows.collect()
+}
+
+fn on_machine(query: &EstimateQuery) -> Result<EstimateReport, Error> {
+    let graph = open_model(&query.count.model)?;
+    estimate_report(&graph, query).map_err(|error| name_model(error, &query.count))
+}
+
+fn estimate_report(graph: &Graph, query: &EstimateQuery) -> Result<EstimateReport, Error> {
+    let counting = Counting::new(graph, &query.count)?;
+    let Some(work) = &counting.work else {
+        let open = graph.symbols.iter().filter(|s| !counting.bindings.0.contains_key(&s.name));
+        let names: Vec<String> = open.map(|symbol| format!("{}=N", symbol.name)).collect();
+        return Err(Error::new("a time needs a value for every symbol of the model")
+            .remedy(format!("add --bind {}", names.join(","))));
+    };
+    let estimate = estimate::estimate(graph, work, &query.profile, &query.setup)?;
+    let batch = counting.bindings.0.get("batch").copied().unwrap_or(1);
+    Ok(EstimateReport {
+        batch,
+        costliest: costliest(&counting.report.nodes, work, &estimate),
+        points: points(&counting.report.nodes, work, &estimate),
+        count: counting.report,
+        profile: query.profile.clone(),
+        estimate,
+    })
+}
+
+/// Modules where the file has them, nodes otherwise; most time first.
+fn costliest(nodes: &[NodeRow], work: &BoundWork, estimate: &Estimate) -> Vec<Costly> {
+    let mut place: HashMap<&str, usize> = HashMap::new();
+    let mut groups: Vec<(Costly, BTreeMap<Bound, Seconds>, f64)> = Vec::new();
+    for node in &estimate.nodes {
+        let row = &nodes[node.node.0];
+        let Some(counts) = work.nodes[node.node.0].1 else { continue };
+        let name = row.module.as_deref().unwrap_or(&row.name);
+        let at = *place.entry(name).or_insert_with(|| {
+            groups.push((empty_group(name), BTreeMap::new(), 0.0));
+            groups.len() - 1
+        });
+        let (group, by_bound, longest) = &mut groups[at];
+        group.n_nodes += 1;
+        group.counts = group.counts + counts;
+        group.seconds = group.seconds + node.time;
+        if *longest <= node.time.0 {
+            (*longest, group.kind) = (node.time.0, row.kind);
+        }
+        let total = by_bound.entry(node.bound).or_insert(Seconds(0.0));
+        *total = *total + node.time;
+    }
+    let mut groups: Vec<Costly> = groups
+        .into_iter()
+        .map(|(mut group, by_bound, _)| {
+            let most = by_bound.iter().max_by(|a, b| a.1.0.total_cmp(&b.1.0));
+            group.bound = most.map_or(Bound::Nothing, |(bound, _)| *bound);
+            group.share = group.seconds / estimate.time;
+            group
+        })
+        .collect();
+    groups.sort_by(|a, b| b.seconds.0.total_cmp(&a.seconds.0));
+    groups.truncate(N_COSTLIEST);
+    groups
+}
+
+fn empty_group(name: &str) -> Costly {
+    Costly {
+        name: name.to_owned(),
+        kind: "",
+        n_nodes: 0,
+        counts: Counts::default(),
+        seconds: Seconds(0.0),
+        share: 0.0,
+        bound: Bound::Nothing,
+    }
+}
+
+fn points(nodes: &[NodeRow], work: &BoundWork, estimate: &Estimate) -> Vec<Point> {
+    let timed = estimate.nodes.iter().filter(|node| 0.0 < node.time.0);
+    let points = timed.filter_map(|node| {
+        let row = &nodes[node.node.0];
+        let flops = work.nodes[node.node.0].1?.model_flops();
+        let rate: FlopsPerSec = flops / node.time;
+        let (name, kind) = (row.name.clone(), row.kind);
+        let intensity = node.intensity?;
+        Some(Point { name, kind, intensity, rate, seconds: node.time, bound: node.bound })
+    });
+    points.collect()
+}

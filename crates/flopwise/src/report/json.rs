@@ -1,0 +1,323 @@
+//! Reports as JSON: one object with `"schema": 1`. The fields are described in docs/json.md; they
+//! are added to, never changed, under one schema number. Counts are integers written in full.
+
+use super::{CountReport, EstimateReport, ModelEntry, NodeRow, Report, Row};
+use crate::cost::Counts;
+use crate::machine::SCHEMA;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// Prints a report as one JSON object, ending with a newline.
+///
+/// # Panics
+/// Never: every field has a JSON form.
+#[must_use]
+pub fn json(report: &Report) -> String {
+    let written = match report {
+        Report::Count(report) => serde_json::to_string(&count(report)),
+        Report::Measure(profile) => return profile.to_json(),
+        Report::Estimate(report) => serde_json::to_string(&estimate("estimate", report)),
+        Report::Page(report) => serde_json::to_string(&estimate("report", report)),
+        Report::Models(entries) => serde_json::to_string(&models(entries)),
+    };
+    let mut text = written.expect("every field has a JSON form");
+    text.push('\n');
+    text
+}
+
+#[derive(Serialize)]
+struct CountJson<'a> {
+    schema: u32,
+    kind: &'static str,
+    model: &'a str,
+    bindings: BTreeMap<&'a str, i128>,
+    assumed: Vec<&'a str>,
+    symbols: Vec<SymbolJson<'a>>,
+    totals: TotalsJson,
+    formula: BTreeMap<&'static str, &'a str>,
+    lower_bound: bool,
+    unknown: Vec<UnknownJson<'a>>,
+    by: &'static str,
+    rows: Vec<RowJson<'a>>,
+    nodes: Vec<NodeJson<'a>>,
+    notes: Vec<&'a str>,
+}
+
+#[derive(Serialize)]
+struct SymbolJson<'a> {
+    name: &'a str,
+    aliases: &'a [String],
+    min: i128,
+    max: Option<i128>,
+    place: &'a str,
+}
+
+/// `None` (null) while a symbol has no value.
+#[derive(Serialize, Default)]
+struct TotalsJson {
+    macs: Option<u128>,
+    model_flops: Option<u128>,
+    hardware_flops: Option<u128>,
+    other_ops: Option<u128>,
+    transcendental_ops: Option<u128>,
+    parameters: Option<u128>,
+    weight_bytes: Option<u128>,
+    buffer_bytes: Option<u128>,
+    activation_bytes: Option<u128>,
+    bytes_read: Option<u128>,
+    bytes_written: Option<u128>,
+}
+
+#[derive(Serialize)]
+struct UnknownJson<'a> {
+    op: &'a str,
+    node: &'a str,
+    module: Option<&'a str>,
+    count: usize,
+    reason: &'a str,
+}
+
+#[derive(Serialize)]
+struct RowJson<'a> {
+    name: &'a str,
+    nodes: usize,
+    #[serde(flatten)]
+    counts: CountsJson,
+}
+
+#[derive(Serialize)]
+struct NodeJson<'a> {
+    name: &'a str,
+    op: &'a str,
+    operator: &'a str,
+    kind: &'a str,
+    module: Option<&'a str>,
+    line: Option<&'a str>,
+    output: Option<&'a str>,
+    #[serde(flatten)]
+    counts: CountsJson,
+}
+
+#[derive(Serialize, Default)]
+struct CountsJson {
+    macs: Option<u128>,
+    model_flops: Option<u128>,
+    other_ops: Option<u128>,
+    transcendental_ops: Option<u128>,
+    bytes_read: Option<u128>,
+    bytes_written: Option<u128>,
+    parameters: Option<u128>,
+}
+
+fn counts(counts: Option<&Counts>) -> CountsJson {
+    let Some(counts) = counts else { return CountsJson::default() };
+    CountsJson {
+        macs: Some(counts.macs.0),
+        model_flops: Some(counts.model_flops().0),
+        other_ops: Some(counts.other_ops.0),
+        transcendental_ops: Some(counts.transcendental_ops.0),
+        bytes_read: Some(counts.bytes_read.0),
+        bytes_written: Some(counts.bytes_written.0),
+        parameters: Some(counts.parameters),
+    }
+}
+
+fn count(report: &CountReport) -> CountJson<'_> {
+    let given = report.bindings.iter().chain(&report.assumed);
+    let formula = &report.formula;
+    CountJson {
+        schema: SCHEMA,
+        kind: "count",
+        model: &report.model,
+        bindings: given.map(|(name, value)| (name.as_str(), *value)).collect(),
+        assumed: report.assumed.keys().map(String::as_str).collect(),
+        symbols: report.symbols.iter().map(symbol).collect(),
+        totals: totals(report),
+        formula: BTreeMap::from([
+            ("macs", formula.macs.as_str()),
+            ("other_ops", formula.other_ops.as_str()),
+            ("transcendental_ops", formula.transcendental_ops.as_str()),
+            ("bytes_read", formula.bytes_read.as_str()),
+            ("bytes_written", formula.bytes_written.as_str()),
+        ]),
+        lower_bound: report.is_lower_bound,
+        unknown: report.unknown.iter().map(unknown).collect(),
+        by: report.grouping.heading(),
+        rows: report.counted.iter().flat_map(|counted| &counted.rows).map(row).collect(),
+        nodes: report.nodes.iter().map(node).collect(),
+        notes: report.notes.iter().map(|note| note.text.as_str()).collect(),
+    }
+}
+
+fn symbol(symbol: &crate::graph::Symbol) -> SymbolJson<'_> {
+    SymbolJson {
+        name: &symbol.name,
+        aliases: &symbol.aliases,
+        min: symbol.min,
+        max: symbol.max,
+        place: &symbol.place,
+    }
+}
+
+fn unknown(unknown: &super::Unknown) -> UnknownJson<'_> {
+    UnknownJson {
+        op: &unknown.operator,
+        node: &unknown.node,
+        module: unknown.module.as_deref(),
+        count: unknown.count,
+        reason: &unknown.reason,
+    }
+}
+
+fn row(row: &Row) -> RowJson<'_> {
+    RowJson { name: &row.name, nodes: row.n_nodes, counts: counts(Some(&row.counts)) }
+}
+
+fn node(node: &NodeRow) -> NodeJson<'_> {
+    NodeJson {
+        name: &node.name,
+        op: &node.op,
+        operator: &node.operator,
+        kind: node.kind,
+        module: node.module.as_deref(),
+        line: node.line.as_deref(),
+        output: node.output.as_deref(),
+        counts: counts(node.counts.as_ref()),
+    }
+}
+
+fn totals(report: &CountReport) -> TotalsJson {
+    let Some(counted) = &report.counted else { return TotalsJson::default() };
+    let total = &counted.total;
+    TotalsJson {
+        macs: Some(total.macs.0),
+        model_flops: Some(total.model_flops().0),
+        hardware_flops: Some(total.hardware_flops().0),
+        other_ops: Some(total.other_ops.0),
+        transcendental_ops: Some(total.transcendental_ops.0),
+        parameters: Some(total.parameters),
+        weight_bytes: Some(counted.weight_bytes.0),
+        buffer_bytes: Some(counted.buffer_bytes.0),
+        activation_bytes: Some(counted.peak_activation_bytes.0),
+        bytes_read: Some(total.bytes_read.0),
+        bytes_written: Some(total.bytes_written.0),
+    }
+}
+
+#[derive(Serialize)]
+struct EstimateJson<'a> {
+    schema: u32,
+    kind: &'static str,
+    count: CountJson<'a>,
+    profile: &'a crate::machine::Profile,
+    estimate: AnswerJson<'a>,
+    costliest: Vec<CostlyJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct AnswerJson<'a> {
+    machine: &'a str,
+    batch: i128,
+    time_s: f64,
+    passes_per_s: f64,
+    samples_per_s: f64,
+    achieved_flops_per_s: f64,
+    share_of_peak: f64,
+    intensity_flops_per_byte: f64,
+    ridge_point_flops_per_byte: f64,
+    bound: &'static str,
+    time_by_bound_s: BTreeMap<&'static str, f64>,
+    rates: RatesJson,
+    assumptions: Vec<&'a str>,
+}
+
+#[derive(Serialize)]
+struct RatesJson {
+    peak_flops_per_s: f64,
+    matmul_flops_per_s: f64,
+    vector_ops_per_s: f64,
+    bandwidth_bytes_per_s: f64,
+}
+
+#[derive(Serialize)]
+struct CostlyJson<'a> {
+    name: &'a str,
+    kind: &'static str,
+    nodes: usize,
+    time_s: f64,
+    share: f64,
+    bound: &'static str,
+    #[serde(flatten)]
+    counts: CountsJson,
+}
+
+fn estimate<'a>(kind: &'static str, report: &'a EstimateReport) -> EstimateJson<'a> {
+    let estimate = &report.estimate;
+    let rates = &estimate.rates;
+    EstimateJson {
+        schema: SCHEMA,
+        kind,
+        count: count(&report.count),
+        profile: &report.profile,
+        estimate: AnswerJson {
+            machine: &estimate.machine,
+            batch: report.batch,
+            time_s: estimate.time.0,
+            passes_per_s: estimate.passes.0,
+            samples_per_s: report.batch as f64 * estimate.passes.0,
+            achieved_flops_per_s: estimate.achieved.0,
+            share_of_peak: estimate.share_of_peak,
+            intensity_flops_per_byte: estimate.intensity.0,
+            ridge_point_flops_per_byte: estimate.ridge_point.0,
+            bound: estimate.bound.name(),
+            time_by_bound_s: estimate.time_by_bound.iter().map(|(b, t)| (b.name(), t.0)).collect(),
+            rates: RatesJson {
+                peak_flops_per_s: rates.peak.0,
+                matmul_flops_per_s: rates.matmul.0,
+                vector_ops_per_s: rates.vector.0,
+                bandwidth_bytes_per_s: rates.bandwidth.0,
+            },
+            assumptions: estimate.assumptions.iter().map(|a| a.text.as_str()).collect(),
+        },
+        costliest: report.costliest.iter().map(costly).collect(),
+    }
+}
+
+fn costly(row: &super::Costly) -> CostlyJson<'_> {
+    CostlyJson {
+        name: &row.name,
+        kind: row.kind,
+        nodes: row.n_nodes,
+        time_s: row.seconds.0,
+        share: row.share,
+        bound: row.bound.name(),
+        counts: counts(Some(&row.counts)),
+    }
+}
+
+#[derive(Serialize)]
+struct ModelsJson<'a> {
+    schema: u32,
+    kind: &'static str,
+    models: Vec<ModelJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct ModelJson<'a> {
+    name: &'a str,
+    description: &'a str,
+    inputs: &'a str,
+    parameters: &'a str,
+    macs: &'a str,
+}
+
+fn models(entries: &[ModelEntry]) -> ModelsJson<'_> {
+    let model =
+        |entry: &'_ ModelEntry| -> (&'static str, &'static str) { (entry.name, entry.description) };
+    let models = entries.iter().map(|entry| {
+        let (name, description) = model(entry);
+        let (inputs, parameters, macs) = (&*entry.inputs, &*entry.parameters, &*entry.macs);
+        ModelJson { name, description, inputs, parameters, macs }
+    });
+    ModelsJson { schema: SCHEMA, kind: "models", models: models.collect() }
+}

@@ -1,0 +1,201 @@
+//! Answers as plain data: every printer (text, JSON, HTML) prints a [`Report`].
+//!
+//! Not here: how the numbers come about. Printers return text and print nothing themselves.
+
+mod groups;
+mod html;
+mod json;
+mod svg;
+#[cfg(test)]
+mod tests;
+mod text;
+
+pub use groups::{Grouping, Row, group};
+pub use html::html;
+pub use json::json;
+pub use svg::roofline_svg;
+pub use text::{Paint, text};
+
+use crate::cost::Counts;
+use crate::estimate::Estimate;
+use crate::graph::Symbol;
+use crate::machine::Profile;
+use crate::note::Note;
+use crate::units::Bytes;
+use std::collections::BTreeMap;
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Report {
+    /// What a model costs.
+    Count(Box<CountReport>),
+    /// What a machine does.
+    Measure(Box<Profile>),
+    /// How long a model takes on a machine.
+    Estimate(Box<EstimateReport>),
+    /// All three on one page.
+    Page(Box<EstimateReport>),
+    /// The built-in models.
+    Models(Vec<ModelEntry>),
+}
+
+/// What a model costs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CountReport {
+    /// The model's name.
+    pub model: String,
+    /// Symbols of its shapes.
+    pub symbols: Vec<Symbol>,
+    /// Values the user gave.
+    pub bindings: BTreeMap<String, i128>,
+    /// Values assumed because the user gave none.
+    pub assumed: BTreeMap<String, i128>,
+    /// Totals in symbols, with the user's bindings put in.
+    pub formula: Formula,
+    /// Totals in numbers; `None` while a symbol has no value, given or assumed.
+    pub counted: Option<Counted>,
+    /// Whether something could not be counted, so that every total is a lower bound.
+    pub is_lower_bound: bool,
+    /// What could not be counted.
+    pub unknown: Vec<Unknown>,
+    /// How the rows are grouped.
+    pub grouping: Grouping,
+    /// Every node, in order.
+    pub nodes: Vec<NodeRow>,
+    /// Doubts and flaws.
+    pub notes: Vec<Note>,
+}
+
+/// Totals in symbols.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Formula {
+    /// Multiply-accumulates.
+    pub macs: String,
+    /// Other primitive operations.
+    pub other_ops: String,
+    /// Transcendental operations.
+    pub transcendental_ops: String,
+    /// Bytes read.
+    pub bytes_read: String,
+    /// Bytes written.
+    pub bytes_written: String,
+}
+
+/// Totals in numbers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Counted {
+    /// Sum over all counted nodes.
+    pub total: Counts,
+    /// Bytes of the parameters as stored.
+    pub weight_bytes: Bytes,
+    /// Bytes of untrained stored tensors.
+    pub buffer_bytes: Bytes,
+    /// The most that inputs and results take at once.
+    pub peak_activation_bytes: Bytes,
+    /// The rows asked for, the costliest first.
+    pub rows: Vec<Row>,
+}
+
+/// Operators that could not be counted, those alike together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unknown {
+    /// The operator's name in the file.
+    pub operator: String,
+    /// The first node.
+    pub node: String,
+    /// Its module, where known.
+    pub module: Option<String>,
+    /// How many nodes.
+    pub count: usize,
+    /// Why.
+    pub reason: String,
+}
+
+/// One node.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeRow {
+    /// Name in the file.
+    pub name: String,
+    /// Canonical operator.
+    pub op: String,
+    /// Operator's name in the file.
+    pub operator: String,
+    /// The operator's group.
+    pub kind: &'static str,
+    /// Module path.
+    pub module: Option<String>,
+    /// Source line.
+    pub line: Option<String>,
+    /// Shape of the first output.
+    pub output: Option<String>,
+    /// Its counts; `None` while a symbol is unbound or when it could not be counted.
+    pub counts: Option<Counts>,
+}
+
+/// A model on a machine.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EstimateReport {
+    /// The model.
+    pub count: CountReport,
+    /// The machine.
+    pub profile: Profile,
+    /// The time.
+    pub estimate: Estimate,
+    /// Samples in one pass: the value of `batch`, 1 without such a symbol.
+    pub batch: i128,
+    /// The costliest nodes or modules by time, with their share of it.
+    pub costliest: Vec<Costly>,
+    /// One point per counted node with arithmetic, for the roofline.
+    pub points: Vec<Point>,
+}
+
+/// One of the costliest.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Costly {
+    /// Module path or node name.
+    pub name: String,
+    /// What it is mostly made of.
+    pub kind: &'static str,
+    /// Nodes in it.
+    pub n_nodes: usize,
+    /// Its counts.
+    pub counts: Counts,
+    /// Its time.
+    pub seconds: crate::units::Seconds,
+    /// Share of the whole time.
+    pub share: f64,
+    /// What it waits for most.
+    pub bound: crate::estimate::Bound,
+}
+
+/// A node on the roofline.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Point {
+    /// Node name.
+    pub name: String,
+    /// The operator's group.
+    pub kind: &'static str,
+    /// FLOP per byte.
+    pub intensity: crate::units::FlopsPerByte,
+    /// FLOP/s predicted for it.
+    pub rate: crate::units::FlopsPerSec,
+    /// Its time.
+    pub seconds: crate::units::Seconds,
+    /// What it waits for most.
+    pub bound: crate::estimate::Bound,
+}
+
+/// A built-in model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelEntry {
+    /// The name to type.
+    pub name: &'static str,
+    /// What it is.
+    pub description: &'static str,
+    /// The inputs it takes: `x [batch, 3, 224, 224] fp32`.
+    pub inputs: String,
+    /// Trained numbers.
+    pub parameters: String,
+    /// Multiply-accumulates as a formula.
+    pub macs: String,
+}

@@ -1,0 +1,380 @@
+//! Reports as text for a terminal, at most 100 columns where names allow.
+
+use super::{
+    Costly, CountReport, Counted, EstimateReport, Grouping, ModelEntry, Report, Row, Unknown,
+};
+use crate::machine::{ComputeKind, ComputeRate, MemoryRate, Profile};
+use crate::units::{Bytes, BytesPerSec, FlopsPerSec, PerSec, grouped};
+use comfy_table::{CellAlignment, Table, presets};
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+/// Whether headings are bold and notes yellow. Colour never carries meaning of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Paint {
+    /// No escape codes.
+    Plain,
+    /// ANSI escape codes.
+    Colour,
+}
+
+/// Rows of a grouped table shown; the rest is summed up in one line.
+const MAX_ROWS: usize = 30;
+/// Characters of a name shown in a table.
+const MAX_NAME: usize = 48;
+
+/// Prints a report; ends with a newline.
+#[must_use]
+pub fn text(report: &Report, paint: Paint) -> String {
+    let mut page = Page { out: String::new(), paint };
+    match report {
+        Report::Count(count) => page.count(count),
+        Report::Measure(profile) => page.profile(profile),
+        Report::Estimate(report) => {
+            page.model_line(&report.count);
+            page.answer(report);
+        }
+        Report::Page(report) => {
+            page.model(&report.count);
+            page.profile(&report.profile);
+            page.answer(report);
+            page.notes(report.count.notes.iter().map(|note| note.text.as_str()));
+        }
+        Report::Models(entries) => page.models(entries),
+    }
+    page.out
+}
+
+struct Page {
+    out: String,
+    paint: Paint,
+}
+
+impl Page {
+    fn line(&mut self, text: &str) {
+        self.out.push_str(text.trim_end());
+        self.out.push('\n');
+    }
+
+    fn heading(&mut self, text: &str) {
+        if !self.out.is_empty() {
+            self.out.push('\n');
+        }
+        match self.paint {
+            Paint::Plain => self.line(text),
+            Paint::Colour => self.line(&format!("\u{1b}[1m{text}\u{1b}[0m")),
+        }
+    }
+
+    /// `  label    value    remark`, aligned.
+    fn fact(&mut self, label: &str, value: &str, remark: &str) {
+        self.line(&format!("  {label:<20} {value:<24} {remark}"));
+    }
+
+    fn notes<'n>(&mut self, notes: impl Iterator<Item = &'n str>) {
+        for (note_idx, note) in notes.enumerate() {
+            if note_idx == 0 {
+                self.heading("Notes");
+            }
+            match self.paint {
+                Paint::Plain => self.line(&format!("  - {note}")),
+                Paint::Colour => self.line(&format!("  \u{1b}[33m-\u{1b}[0m {note}")),
+            }
+        }
+    }
+
+    fn count(&mut self, report: &CountReport) {
+        self.model(report);
+        if let Some(counted) = &report.counted {
+            self.rows(counted, report.grouping);
+        }
+        self.notes(report.notes.iter().map(|note| note.text.as_str()));
+    }
+
+    fn model_line(&mut self, report: &CountReport) {
+        let at = bindings(&report.bindings, &report.assumed);
+        self.heading(&format!("Model {}{at}", report.model));
+    }
+
+    fn model(&mut self, report: &CountReport) {
+        self.model_line(report);
+        let least = if report.is_lower_bound { "at least " } else { "" };
+        match &report.counted {
+            Some(counted) => self.totals(counted, least),
+            None => {
+                let open = report.symbols.iter().filter(|symbol| {
+                    !report.bindings.contains_key(&symbol.name)
+                        && !report.assumed.contains_key(&symbol.name)
+                });
+                let names: Vec<String> = open.map(|symbol| format!("{}=N", symbol.name)).collect();
+                let hint = format!("  add --bind {} for numbers", names.join(","));
+                self.line(&hint);
+            }
+        }
+        let is_symbolic = !report.symbols.is_empty();
+        if is_symbolic {
+            self.line(&format!("  MACs = {least}{}", report.formula.macs));
+            for symbol in &report.symbols {
+                let max = symbol.max.map_or_else(|| "any".to_owned(), |max| max.to_string());
+                let range = format!("{} to {max}", symbol.min);
+                self.line(&format!("    {:<18} {range:<12} {}", symbol.name, symbol.place));
+            }
+        }
+        self.unknown(&report.unknown);
+    }
+
+    fn totals(&mut self, counted: &Counted, least: &str) {
+        let total = &counted.total;
+        let exact = |count: u128| format!("{least}{}", grouped(count));
+        self.fact("parameters", &grouped(total.parameters), &memory(counted.weight_bytes));
+        self.fact("MACs", &exact(total.macs.0), &total.macs.to_string());
+        let flops = total.model_flops();
+        self.fact("model FLOPs", &exact(flops.0), &format!("{flops}, 2 per MAC"));
+        self.fact("other ops", &exact(total.other_ops.0), "add, multiply, compare");
+        let transcendental = exact(total.transcendental_ops.0);
+        self.fact("transcendental ops", &transcendental, "exp, division, root, erf ...");
+        let traffic = total.bytes();
+        let moved = format!("{traffic}, no reuse between nodes");
+        self.fact("bytes moved", &exact(traffic.0), &moved);
+        let peak = counted.peak_activation_bytes;
+        self.fact("peak activations", &exact(peak.0), &memory(peak));
+        if counted.buffer_bytes != Bytes(0) {
+            let buffers = counted.buffer_bytes;
+            self.fact("buffers", &grouped(buffers.0), &memory(buffers));
+        }
+    }
+
+    fn unknown(&mut self, unknown: &[Unknown]) {
+        if unknown.is_empty() {
+            return;
+        }
+        let n_nodes: usize = unknown.iter().map(|unknown| unknown.count).sum();
+        self.heading(&format!("Not counted ({n_nodes} nodes): every total is a lower bound"));
+        for each in unknown {
+            let place =
+                each.module.as_ref().map_or(String::new(), |module| format!(" in {module}"));
+            let (count, operator, node) = (each.count, &each.operator, &each.node);
+            self.line(&format!("  {count} x {operator}, first `{node}`{place}: {}", each.reason));
+        }
+    }
+
+    fn rows(&mut self, counted: &Counted, grouping: Grouping) {
+        self.heading(&format!("By {}", grouping.heading()));
+        let shown = match grouping {
+            Grouping::Node => counted.rows.len(),
+            Grouping::Op | Grouping::Kind | Grouping::Module | Grouping::Line => MAX_ROWS,
+        };
+        let heads = [
+            grouping.heading(),
+            "nodes",
+            "MACs",
+            "share",
+            "other ops",
+            "bytes moved",
+            "parameters",
+        ];
+        let mut table = table(&heads);
+        for row in counted.rows.iter().take(shown) {
+            table.add_row(row_cells(row, counted));
+        }
+        self.out.push_str(&indented(&table));
+        if let Some(rest) = counted.rows.get(shown..).filter(|rest| !rest.is_empty()) {
+            let macs: u128 = rest.iter().map(|row| row.counts.macs.0).sum();
+            let n_rest = rest.len();
+            self.line(&format!(
+                "  ... and {n_rest} more with {} MACs (--json has all)",
+                grouped(macs)
+            ));
+        }
+    }
+
+    fn profile(&mut self, profile: &Profile) {
+        let host = &profile.machine;
+        self.heading(&format!("Machine {}", host.name));
+        self.line(&format!(
+            "  {}, {} CPUs, {}, {}",
+            host.cpu, host.logical_cpus, host.isa, host.os
+        ));
+        if let Some(clock) = host.clock_hz {
+            let said = host.os_clock_hz.map(|os| format!("the system says {os}"));
+            self.fact("clock, measured", &clock.to_string(), &said.unwrap_or_default());
+        }
+        for rate in &profile.compute {
+            let (label, remark) = compute_line(rate);
+            self.fact(&label, &FlopsPerSec(rate.flops_per_s.median).to_string(), &remark);
+        }
+        for rate in &profile.memory {
+            let (label, remark) = memory_line(rate);
+            self.fact(&label, &BytesPerSec(rate.bytes_per_s.median).to_string(), &remark);
+        }
+        if let Some(ridge) = profile.ridge_point("fp32") {
+            self.fact("ridge point", &ridge.to_string(), "below it a kernel waits for memory");
+        }
+        let measured = format!("{}, flopwise {}", host.measured_at, host.flopwise_version);
+        self.fact("measured", &measured, "");
+        for note in &profile.notes {
+            self.line(&format!("  - {note}"));
+        }
+    }
+
+    fn answer(&mut self, report: &EstimateReport) {
+        let estimate = &report.estimate;
+        let least = if report.count.is_lower_bound { "at least " } else { "" };
+        self.heading(&format!("Estimate on {}", estimate.machine));
+        self.fact("time", &format!("{least}{}", estimate.time), "one forward pass");
+        let samples = PerSec(report.batch as f64 * estimate.passes.0);
+        self.fact("throughput", &samples.to_string(), &format!("samples, {} a pass", report.batch));
+        let share = format!("{:.1} % of peak", 100.0 * estimate.share_of_peak);
+        self.fact("achieved", &estimate.achieved.to_string(), &format!("{share} (MFU)"));
+        let side = if estimate.intensity < estimate.ridge_point { "below" } else { "above" };
+        let ridge = format!("{side} the ridge point, {}", estimate.ridge_point);
+        self.fact("intensity", &estimate.intensity.to_string(), &ridge);
+        let parts = estimate.time_by_bound.iter().filter(|(_, time)| 0.0 < time.0);
+        let parts: Vec<String> = parts
+            .map(|(bound, time)| {
+                format!("{} {:.0} %", bound.name(), 100.0 * (*time / estimate.time))
+            })
+            .collect();
+        self.fact(
+            "limited by",
+            estimate.bound.name(),
+            &format!("time in nodes bound by {}", parts.join(", ")),
+        );
+        self.costliest(&report.costliest);
+        self.heading("Assumed");
+        for assumption in &estimate.assumptions {
+            self.line(&format!("  - {}", assumption.text));
+        }
+    }
+
+    fn costliest(&mut self, costliest: &[Costly]) {
+        self.heading("Costliest");
+        let heads =
+            ["module or node", "mostly", "time", "share", "MACs", "bytes moved", "bound by"];
+        let mut table = table(&heads);
+        for row in costliest {
+            table.add_row(vec![
+                shortened(&row.name),
+                row.kind.to_owned(),
+                row.seconds.to_string(),
+                percent(row.share),
+                row.counts.macs.to_string(),
+                row.counts.bytes().to_string(),
+                row.bound.name().to_owned(),
+            ]);
+        }
+        self.out.push_str(&indented(&table));
+    }
+
+    fn models(&mut self, entries: &[ModelEntry]) {
+        let mut table = table(&["name", "parameters", "MACs", "inputs"]);
+        for entry in entries {
+            let parameters = entry.parameters.parse().map_or(entry.parameters.clone(), grouped);
+            let name = entry.name.to_owned();
+            table.add_row(vec![name, parameters, entry.macs.clone(), entry.inputs.clone()]);
+        }
+        self.heading("Built-in models");
+        self.out.push_str(&indented(&table));
+    }
+}
+
+fn bindings(given: &BTreeMap<String, i128>, assumed: &BTreeMap<String, i128>) -> String {
+    let write = |pairs: &BTreeMap<String, i128>| {
+        pairs.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(", ")
+    };
+    let mut text = String::new();
+    if !given.is_empty() {
+        let _ = write!(text, " at {}", write(given));
+    }
+    if !assumed.is_empty() {
+        let _ = write!(text, " at {} (assumed; --bind changes it)", write(assumed));
+    }
+    text
+}
+
+fn memory(bytes: Bytes) -> String {
+    bytes.to_string()
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.1} %", 100.0 * share)
+}
+
+fn compute_line(rate: &ComputeRate) -> (String, String) {
+    let threads = threads(rate.threads);
+    let samples = &rate.flops_per_s;
+    let clean = format!("{} of {} slices clean", samples.samples, samples.taken);
+    match rate.kind {
+        ComputeKind::Peak => {
+            let per_cycle = rate.flops_per_cycle;
+            let per_cycle = per_cycle.map(|flops| format!("{flops:.2} FLOP/cycle/thread, "));
+            let label = format!("{} peak, {threads}", rate.format);
+            (label, format!("{}{clean}", per_cycle.unwrap_or_default()))
+        }
+        ComputeKind::Gemm => {
+            let share = rate.fraction_of_peak.map(|share| format!("{} of peak, ", percent(share)));
+            let shape = rate.shape.map(|[m, n, k]| format!("{m}x{n}x{k}, ")).unwrap_or_default();
+            let label = format!("{} GEMM, {threads}", rate.format);
+            (label, format!("{shape}{}{clean}", share.unwrap_or_default()))
+        }
+    }
+}
+
+fn memory_line(rate: &MemoryRate) -> (String, String) {
+    let op = format!("{:?}", rate.op).to_lowercase();
+    let level = format!("{:?}", rate.level).to_uppercase();
+    let label = format!("{level} {op}, {}", threads(rate.threads));
+    let samples = &rate.bytes_per_s;
+    let array = Bytes(u128::from(rate.array_bytes));
+    let remark = format!("{array} arrays, {} of {} slices clean", samples.samples, samples.taken);
+    (label, remark)
+}
+
+fn threads(threads: u32) -> String {
+    if threads == 1 { "1 thread".to_owned() } else { format!("{threads} threads") }
+}
+
+fn row_cells(row: &Row, counted: &Counted) -> Vec<String> {
+    let share = match counted.total.macs.0 {
+        0 => 0.0,
+        total => row.counts.macs.0 as f64 / total as f64,
+    };
+    let name = match &row.op {
+        Some(op) => format!("{} ({op})", row.name),
+        None => row.name.clone(),
+    };
+    vec![
+        shortened(&name),
+        row.n_nodes.to_string(),
+        grouped(row.counts.macs.0),
+        percent(share),
+        row.counts.other_ops.to_string(),
+        row.counts.bytes().to_string(),
+        grouped(row.counts.parameters),
+    ]
+}
+
+/// The end of a long name tells more than its beginning.
+fn shortened(name: &str) -> String {
+    let name: String = name.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let n_chars = name.chars().count();
+    if n_chars <= MAX_NAME {
+        return name;
+    }
+    let tail: String = name.chars().skip(n_chars - MAX_NAME + 1).collect();
+    format!("…{tail}")
+}
+
+fn table(heads: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header(heads.to_vec());
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+fn indented(table: &Table) -> String {
+    table.lines().map(|line| format!(" {}\n", line.trim_end())).collect()
+}
