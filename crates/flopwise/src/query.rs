@@ -8,7 +8,7 @@ use crate::arch;
 use crate::cost::{self, BoundWork, Counts, Work};
 use crate::error::Error;
 use crate::estimate::{self, Bound, Estimate, Setup};
-use crate::graph::{Bindings, Dim, Graph, Symbol};
+use crate::graph::{Attention, Bindings, Dim, Graph, Mask, Op, Symbol};
 use crate::import;
 use crate::machine::Profile;
 use crate::note::Note;
@@ -202,15 +202,22 @@ fn formula(work: &Work, given: &Bindings) -> Formula {
 
 fn notes(graph: &Graph) -> Vec<Note> {
     let mut notes = graph.notes.clone();
-    let is_masked = |node: &&crate::graph::Node| {
-        let attention = crate::graph::Attention { mask: crate::graph::Mask::Tensor };
-        node.op == crate::graph::Op::Attention(attention)
+    let n_with = |mask| {
+        let attention = Op::Attention(Attention { mask });
+        graph.nodes.iter().filter(|node| node.op == attention).count()
     };
-    let n_masked = graph.nodes.iter().filter(is_masked).count();
+    let n_masked = n_with(Mask::Tensor);
     if 0 < n_masked {
         notes.push(Note::new(format!(
             "{n_masked} attentions take their mask as a tensor, known only at run time; they are \
              counted as if every query saw every key"
+        )));
+    }
+    let n_causal = n_with(Mask::Causal);
+    if 0 < n_causal {
+        notes.push(Note::new(format!(
+            "{n_causal} attentions are causal: a sequence of s has s(s+1)/2 pairs, where tools \
+             that ignore the mask count s^2"
         )));
     }
     notes

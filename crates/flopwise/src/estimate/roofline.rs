@@ -122,7 +122,7 @@ pub struct Estimate {
 /// Estimates a forward pass.
 ///
 /// # Errors
-/// The profile lacks a rate that is needed.
+/// The profile lacks a rate that is needed, or nothing in the graph takes time.
 pub fn estimate(
     graph: &Graph,
     work: &BoundWork,
@@ -137,6 +137,9 @@ pub fn estimate(
         .filter_map(|(id, counts)| Some(node_estimate(graph, *id, counts.as_ref()?, &rates, setup)))
         .collect();
     let time: Seconds = nodes.iter().map(|node| node.time).sum();
+    if time.0 <= 0.0 {
+        return Err(Error::new("holds no operation that takes time"));
+    }
     let mut time_by_bound = BTreeMap::new();
     for node in &nodes {
         let total = time_by_bound.entry(node.bound).or_insert(Seconds(0.0));

@@ -84,6 +84,12 @@ impl From<i64> for Dim {
     }
 }
 
+impl From<i32> for Dim {
+    fn from(value: i32) -> Dim {
+        Dim::from(i64::from(value))
+    }
+}
+
 impl From<u128> for Dim {
     /// A count beyond `i128` becomes [`Dim::OVERFLOW`].
     fn from(value: u128) -> Dim {
@@ -162,7 +168,11 @@ impl Dim {
     /// `self` rounded up after division by `divisor`.
     #[must_use]
     pub fn ceil_div(&self, divisor: &Dim) -> Dim {
-        -&(-self).floor_div(divisor)
+        match divisor.as_constant() {
+            // The form that `floor_div` simplifies: floor((s + 1) / 2), not -floor(-s / 2).
+            Some(number) if 0 < number => (&(self + divisor) - &Dim::ONE).floor_div(divisor),
+            _ => -&(-self).floor_div(divisor),
+        }
     }
 
     /// The remainder of [`Dim::floor_div`].
@@ -217,6 +227,13 @@ impl Dim {
     /// when it depends.
     #[must_use]
     pub fn is_at_most(&self, other: &Dim) -> Option<bool> {
+        if let (Some((low, a)), Some((high, b))) = (self.as_floor(), other.as_floor())
+            && a == b
+        {
+            // Rounding down after the same division keeps order, so comparing before it suffices.
+            let is_ordered = low.is_at_most(&high);
+            return is_ordered.filter(|is_ordered| *is_ordered);
+        }
         let difference = other - self;
         if difference.is_overflow() {
             return None;
@@ -229,6 +246,18 @@ impl Dim {
             return Some(false);
         }
         None
+    }
+
+    /// (numerator, divisor) of `constant + floor(n / divisor)`, the constant drawn into the
+    /// numerator; `None` for any other form or a divisor that is no positive number.
+    fn as_floor(&self) -> Option<(Dim, i128)> {
+        let [Term { monomial, coefficient: 1 }] = self.terms.as_slice() else { return None };
+        let [(Atom::Call(Function::FloorDiv, arguments), 1)] = monomial.as_slice() else {
+            return None;
+        };
+        let divisor = arguments.1.as_constant().filter(|divisor| 0 < *divisor)?;
+        let drawn = Dim::ZERO.with_constant(self.constant.checked_mul(divisor)?);
+        Some((&arguments.0 + &drawn, divisor))
     }
 
     /// `Some` when the two are equal, or differ, whatever the symbols are.

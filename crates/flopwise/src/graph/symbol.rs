@@ -69,6 +69,16 @@ pub enum BindError {
         /// The symbols there are, as a sentence.
         known: String,
     },
+    /// A size that its expression never takes.
+    #[error("{size} is {dim} in this model, which is never {value}")]
+    NoSuchSize {
+        /// The size, as typed.
+        size: String,
+        /// The value asked for.
+        value: i128,
+        /// The size in symbols.
+        dim: String,
+    },
     /// Bound twice, under two names, to different values.
     #[error("`{name}` is bound to both {first} and {second}")]
     BoundTwice {
@@ -121,25 +131,24 @@ impl Bindings {
     pub fn resolve(graph: &Graph, typed: &[(String, i128)]) -> Result<Bindings, BindError> {
         let mut bindings = BTreeMap::new();
         for (name, value) in typed {
-            let is_meant = |symbol: &&Symbol| symbol.name == *name || symbol.aliases.contains(name);
-            let Some(symbol) = graph.symbols.iter().find(is_meant) else {
-                let known = known_symbols(graph);
-                return Err(BindError::UnknownSymbol { name: name.clone(), known });
+            let (symbol, value) = match find(graph, name) {
+                Some(symbol) => (symbol, *value),
+                None => solve(graph, name, *value)?,
             };
-            let is_inside = symbol.min <= *value && symbol.max.is_none_or(|max| *value <= max);
+            let is_inside = symbol.min <= value && symbol.max.is_none_or(|max| value <= max);
             if !is_inside {
                 return Err(BindError::OutOfRange {
-                    name: name.clone(),
-                    value: *value,
+                    name: symbol.name.clone(),
+                    value,
                     min: symbol.min,
                     max: symbol.max.map_or_else(|| "any size".to_owned(), |max| max.to_string()),
                 });
             }
-            if let Some(first) = bindings.insert(symbol.name.clone(), *value)
-                && first != *value
+            if let Some(first) = bindings.insert(symbol.name.clone(), value)
+                && first != value
             {
                 let name = symbol.name.clone();
-                return Err(BindError::BoundTwice { name, first, second: *value });
+                return Err(BindError::BoundTwice { name, first, second: value });
             }
         }
         let bindings = Bindings(bindings);
@@ -188,6 +197,37 @@ impl Bindings {
             Some(u128::try_from(value).map_or(Dim::OVERFLOW, Dim::from))
         })
     }
+}
+
+fn find<'g>(graph: &'g Graph, name: &str) -> Option<&'g Symbol> {
+    let is_meant =
+        |symbol: &&Symbol| symbol.name == name || symbol.aliases.iter().any(|alias| alias == name);
+    graph.symbols.iter().find(is_meant)
+}
+
+/// `x.dim2=224` where that size is `4*s56`: the symbol, and the value that makes it so.
+fn solve<'g>(graph: &'g Graph, name: &str, value: i128) -> Result<(&'g Symbol, i128), BindError> {
+    let unknown =
+        || BindError::UnknownSymbol { name: name.to_owned(), known: known_symbols(graph) };
+    let (input, axis) = name.rsplit_once(".dim").ok_or_else(unknown)?;
+    let axis: usize = axis.parse().map_err(|_| unknown())?;
+    let tensors = graph.inputs.iter().map(|id| graph.tensor(*id));
+    let tensor = tensors.into_iter().find(|tensor| tensor.name == input).ok_or_else(unknown)?;
+    let sizes = tensor.tensor_type.as_ref().map(|known| &known.shape.0);
+    let dim = sizes.and_then(|sizes| sizes.get(axis)).ok_or_else(unknown)?;
+    let symbols = dim.symbols();
+    let [symbol] = symbols.as_slice() else { return Err(unknown()) };
+    let symbol = find(graph, symbol).ok_or_else(unknown)?;
+    // Linear: the size at 0 and the step from 1 to 2 tell the whole line; checked at the end.
+    let at = |n: i128| dim.evaluate(&|_| Some(n));
+    let (first, second) = (at(1)?, at(2)?);
+    let step = second.checked_sub(first).filter(|step| *step != 0).ok_or_else(unknown)?;
+    let solution = value.checked_sub(first).map_or(0, |above| above / step + 1);
+    if at(solution)? != value {
+        let (size, dim) = (name.to_owned(), dim.to_string());
+        return Err(BindError::NoSuchSize { size, value, dim });
+    }
+    Ok((symbol, solution))
 }
 
 fn known_symbols(graph: &Graph) -> String {

@@ -116,7 +116,7 @@ fn cards(report: &EstimateReport) -> Vec<Value> {
             "Throughput",
             "at most",
             samples.to_string(),
-            format!("samples; {} passes", estimate.passes),
+            format!("samples, {} a pass", report.batch),
         ),
         card(
             "Share of peak (MFU)",
@@ -293,9 +293,8 @@ fn machine(report: &EstimateReport) -> Value {
     let is_shown = |rate: &MemoryRate| shown.contains(&Some(rate));
     let (used, unused): (Vec<_>, Vec<_>) = profile.compute.iter().partition(|rate| is_used(rate));
     let (copy, other): (Vec<_>, Vec<_>) = profile.memory.iter().partition(|rate| is_shown(rate));
-    let compute = |rates: Vec<&ComputeRate>| -> Vec<Value> {
-        rates.into_iter().map(compute_row).collect()
-    };
+    let compute =
+        |rates: Vec<&ComputeRate>| -> Vec<Value> { rates.into_iter().map(compute_row).collect() };
     let memory =
         |rates: Vec<&MemoryRate>| -> Vec<Value> { rates.into_iter().map(memory_row).collect() };
     context! {

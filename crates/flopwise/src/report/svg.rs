@@ -5,26 +5,28 @@
 //! The plot: Williams, Waterman, Patterson 2009, "Roofline".
 
 use super::{EstimateReport, Point};
-use crate::units::{FlopsPerByte, FlopsPerSec, Seconds};
+use crate::units::{FlopsPerByte, FlopsPerSec, Seconds, grouped};
 use std::collections::BTreeMap;
 use std::f64::consts::TAU;
 
 #[cfg(test)]
 #[path = "svg_tests.rs"]
-mod tests;
+pub(super) mod tests;
 
 /// User units; a page scales them.
 const WIDTH: f64 = 820.0;
 /// The plot area. Right of it stand the compute roofs' labels, where no mark can be.
 const LEFT: f64 = 96.0;
-const RIGHT: f64 = 676.0;
+const RIGHT: f64 = 668.0;
 const TOP: f64 = 26.0;
 const BOTTOM: f64 = 392.0;
 /// From the plot's lower edge to the legend: tick labels and the axis title.
 const AXIS_HEIGHT: f64 = 66.0;
 const LINE_HEIGHT: f64 = 20.0;
+/// The legend's entries stand in columns, which look even in any font.
+const COLUMN_WIDTH: f64 = 124.0;
 /// Width of a character at 12 units, on the wide side: layout must hold in any sans-serif font.
-const CHARACTER_WIDTH: f64 = 7.0;
+const CHARACTER_WIDTH: f64 = 7.2;
 /// Radius of a mark that holds the whole time. With it 1 % still has a radius of 3 units.
 const FULL_RADIUS: f64 = 30.0;
 /// Marks stay visible (and can be pointed at) however short their nodes are.
@@ -52,12 +54,7 @@ enum Shape {
     Polygon(u32, f64),
 }
 
-const fn style(
-    kind: &'static str,
-    shape: Shape,
-    light: &'static str,
-    dark: &'static str,
-) -> Style {
+const fn style(kind: &'static str, shape: Shape, light: &'static str, dark: &'static str) -> Style {
     Style { kind, shape, light, dark }
 }
 
@@ -96,9 +93,7 @@ pub fn roofline_svg(report: &EstimateReport) -> String {
     let height = legend_bottom + LINE_HEIGHT * notes.len() as f64;
     let mut svg = opening(height, &description(report));
     svg.push_str(&css(&marks));
-    svg.push_str(&format!(
-        "<rect class=\"ground\" width=\"{WIDTH}\" height=\"{height}\"/>\n"
-    ));
+    svg.push_str(&format!("<rect class=\"ground\" width=\"{WIDTH}\" height=\"{height}\"/>\n"));
     svg.push_str(&grid(&axes));
     svg.push_str(&roofs(&axes));
     for mark in &marks {
@@ -142,11 +137,15 @@ impl Axes {
             (left, right) = (left.min(intensity), right.max(intensity));
             (bottom, top) = (bottom.min(rate), top.max(rate));
         }
-        right = right.min(ridge + MAX_INTENSITY_DECADES) + 0.35;
+        right = right.min(ridge + MAX_INTENSITY_DECADES);
+        left = left.max(ridge - MAX_INTENSITY_DECADES);
+        right += (0.05 * (right - left)).max(0.3);
         // The slope takes at least 45 % of the width, so that its label has room.
-        left = left.max(ridge - MAX_INTENSITY_DECADES).min(ridge - 0.82 * (right - ridge)) - 0.2;
+        left = left.min(ridge - 0.82 * (right - ridge)) - 0.2;
         bottom = bottom.max(peak - MAX_RATE_DECADES).min(bandwidth + left) - 0.15;
-        top = top.max(matmul.unwrap_or(peak)).min(peak + 1.0) + 0.4;
+        top = top.max(matmul.unwrap_or(peak)).min(peak + 1.0);
+        // Above the roof stands the ridge's label.
+        top += (0.1 * (top - bottom)).max(0.25);
         Some(Axes { left, right, bottom, top, peak, matmul, bandwidth, ridge })
     }
 
@@ -301,7 +300,7 @@ fn grid(axes: &Axes) -> String {
     for power in axes.left.ceil() as i32..=axes.right.floor() as i32 {
         let x = axes.x(f64::from(power));
         svg.push_str(&line("grid", (x, TOP), (x, BOTTOM)));
-        // Beyond eight decades every label of 35 units still fits; it is the eye that tires.
+        // A decade is at least 40 units wide, a label 35: they fit, but every other one reads better.
         if n_x_decades <= 8 || power.rem_euclid(2) == 0 {
             svg.push_str(&anchored(x, BOTTOM + 18.0, "middle", "soft", &tick(power)));
         }
@@ -367,7 +366,7 @@ fn roof_labels(axes: &Axes, report: &EstimateReport) -> String {
     }
     let mut svg = String::new();
     for (y, label) in &labels {
-        svg.push_str(&text(RIGHT + 8.0, y + 4.0, "", label));
+        svg.push_str(&text(RIGHT + 8.0, y + 4.0, "halo", label));
     }
     let label = format!("ridge {}", estimate.ridge_point);
     svg.push_str(&anchored(ridge.0, ridge.1 - 12.0, "middle", "halo", &label));
@@ -430,7 +429,9 @@ fn shape_element(
     };
     match shape {
         Shape::Circle => {
-            format!("<circle {class} cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius:.1}\">{title}</circle>\n")
+            format!(
+                "<circle {class} cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius:.1}\">{title}</circle>\n"
+            )
         }
         Shape::Polygon(n_corners, turn) => {
             let n = f64::from(n_corners);
@@ -486,8 +487,9 @@ fn legend(marks: &[Mark], report: &EstimateReport) -> (String, f64) {
     let mut svg = String::new();
     let (mut x, mut y) = (LEFT, BOTTOM + AXIS_HEIGHT);
     let mut put = |sign: &dyn Fn((f64, f64)) -> String, label: &str| {
-        let width = 16.0 + CHARACTER_WIDTH * label.chars().count() as f64 + 18.0;
-        if LEFT < x && WIDTH < x + width {
+        let text_width = 30.0 + CHARACTER_WIDTH * label.chars().count() as f64;
+        let width = (text_width / COLUMN_WIDTH).ceil() * COLUMN_WIDTH;
+        if LEFT < x && WIDTH < x + text_width {
             (x, y) = (LEFT, y + LINE_HEIGHT);
         }
         svg.push_str(&sign((x + 6.0, y - 4.0)));
@@ -516,19 +518,22 @@ fn notes(axes: &Axes, report: &EstimateReport, marks: &[Mark], n_hidden: usize) 
                 .to_owned(),
         );
     }
-    let n_points = report.points.len();
+    let written = |count: usize| grouped(count as u128);
     if 0 < n_hidden {
-        let n_marks = marks.len() + n_hidden;
-        notes.push(format!("Of {n_marks} marks, the {MAX_MARKS} that take longest are drawn."));
+        let (n_drawn, n_marks) = (written(marks.len()), written(marks.len() + n_hidden));
+        notes.push(format!("Of {n_marks} marks, the {n_drawn} that take longest are drawn."));
     }
+    let n_points = report.points.len();
     let point_places = report.points.iter().map(|point| place(point.intensity, point.rate));
     let placed: Vec<(f64, f64)> = point_places.flatten().collect();
     let n_outside = placed.iter().filter(|place| !axes.holds(**place)).count();
     if 0 < n_outside {
+        let (n_outside, n_points) = (written(n_outside), written(n_points));
         notes.push(format!("Of {n_points} nodes, {n_outside} lie beyond the axes, at the edge."));
     }
     let n_placeless = n_points - placed.len();
     if 0 < n_placeless {
+        let (n_placeless, n_points) = (written(n_placeless), written(n_points));
         notes.push(format!("Of {n_points} nodes, {n_placeless} have no finite rate: not drawn."));
     }
     notes

@@ -69,7 +69,7 @@ impl<'a> Walk<'a> {
     }
 
     fn results(&self, graph: &GraphProto) -> Result<Vec<usize>, Error> {
-        let missing = |name| Error::new("is made by no node").at(format!("inner output `{name}`"));
+        let missing = |name| Error::new(format!("its inner output `{name}` is made by no node"));
         let outputs = graph.output.iter().map(|output| &output.name);
         outputs.map(|name| self.lookup(name).ok_or_else(|| missing(name))).collect()
     }

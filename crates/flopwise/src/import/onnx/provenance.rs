@@ -47,7 +47,7 @@ fn from_name(name: &str) -> Option<String> {
     for part in modules.split('/') {
         let repeats =
             |before: &&str| part.strip_prefix(before).is_some_and(|rest| rest.starts_with('.'));
-        if parts.last().is_some_and(|before| repeats(before)) {
+        if parts.last().is_some_and(repeats) {
             parts.pop();
         }
         parts.push(part);

@@ -11,11 +11,12 @@ use super::wire::{GraphProto, ModelProto, NodeProto, TensorProto, TypeProto};
 use super::{fold, ops, order, weight};
 use crate::error::Error;
 use crate::graph::TensorType;
-use crate::graph::{Builder, Constraint, Dim, Graph, NewNode, Relation, Role, Shape, TensorId};
+use crate::graph::{Builder, Constraint, Dim, Graph, NewNode, Op, Relation, Role, Shape, TensorId};
 use flopwise_formats::Format;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// Elements of known tensors kept in all; each takes some 50 bytes. The exports at hand need a
 /// tenth. Beyond it nothing more is evaluated.
@@ -78,6 +79,17 @@ pub(super) struct Tally {
     n_copies: usize,
     n_fused_convolutions: usize,
     wrong_lengths: Vec<String>,
+    wrong_shapes: Vec<String>,
+    /// For each parameter, the modules that read it.
+    readers: BTreeMap<TensorId, BTreeSet<Arc<str>>>,
+}
+
+fn contradicts(ruled: &TensorType, declared: &TensorType) -> bool {
+    let mut pairs = ruled.shape.0.iter().zip(&declared.shape.0);
+    ruled.shape.rank() != declared.shape.rank()
+        || pairs.any(|(ruled, declared)| {
+            ruled.as_constant().zip(declared.as_constant()).is_some_and(|(a, b)| a != b)
+        })
 }
 
 /// The graph of a decoded model.
@@ -403,65 +415,110 @@ impl<'a> Walk<'a> {
         name
     }
 
+    /// Inserts what a plan says; the results of its last step get the names of the file.
     pub(super) fn insert(
         &mut self,
         node: &'a NodeProto,
         name: String,
         inputs: &Inputs,
         plan: Plan,
-        mut declared: Vec<Option<TensorType>>,
+        declared: Vec<Option<TensorType>>,
     ) -> Result<(), Error> {
         self.spot_fused_convolution(node);
+        let all = || (0..inputs.len()).filter(|slot| inputs[*slot].is_some()).map(Source::Input);
         let (mut steps, failure) = match plan {
-            Ok(steps) => (steps, None),
-            Err(reason) => (Vec::new(), Some(reason)),
+            Ok(steps) => (steps, "has no meaning".to_owned()),
+            Err(reason) => (Vec::new(), reason),
         };
         let last = steps.pop();
-        let operator = self.texts.shared(&node.op_type);
-        let module = provenance::module(node).map(|path| self.texts.shared(&path));
-        let line = provenance::line(node, &mut self.texts);
+        let mut new = NewNode {
+            name: String::new(),
+            op: Err(String::new()),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            operator: self.texts.shared(&node.op_type),
+            module: provenance::module(node).map(|path| self.texts.shared(&path)),
+            line: provenance::line(node, &mut self.texts),
+        };
         let mut made = Vec::with_capacity(steps.len());
         for (step_idx, Step { op, operands }) in steps.into_iter().enumerate() {
-            let inputs = self.operand_ids(&operands, node, inputs, &made)?;
-            let step_name = format!("{name}:{step_idx}");
-            let new = NewNode {
-                op: Ok(op),
-                inputs,
-                outputs: vec![(step_name.clone(), None)],
-                name: step_name,
-                operator: operator.clone(),
-                module: module.clone(),
-                line: line.clone(),
-            };
-            made.extend(self.builder.insert(new)?);
+            let mut step = new.clone();
+            step.name = format!("{name}:{step_idx}");
+            step.outputs = vec![(step.name.clone(), None)];
+            step.inputs = self.operand_ids(&operands, node, inputs, &made)?;
+            step.op = Ok(op);
+            made.extend(self.builder.insert(step)?);
         }
-        let all = || (0..inputs.len()).filter(|slot| inputs[*slot].is_some()).map(Source::Input);
-        let operands = last.as_ref().map_or_else(|| all().collect(), |step| step.operands.clone());
-        let op = match (last, failure) {
-            (Some(step), _) => Ok(step.op),
-            (None, reason) => Err(reason.unwrap_or_else(|| "has no meaning".to_owned())),
+        let (op, operands) = match last {
+            Some(Step { op, operands }) => (Ok(op), operands),
+            None => (Err(failure), all().collect()),
         };
-        let input_ids = self.operand_ids(&operands, node, inputs, &made)?;
+        new.inputs = self.operand_ids(&operands, node, inputs, &made)?;
+        self.note_readers(&new);
+        let mut declared = self.without_ruled(&op, &new.inputs, declared);
         declared.resize(node.output.len(), None);
         let outputs = node.output.iter().zip(declared).enumerate();
         let outputs = outputs.map(|(output_idx, (output, declared))| match output.as_str() {
             "" => (format!("{name}:unused{output_idx}"), declared),
             output => (output.to_owned(), declared),
         });
-        let outputs = outputs.collect();
-        let new = NewNode { name, op, inputs: input_ids, outputs, operator, module, line };
+        (new.outputs, new.op, new.name) = (outputs.collect(), op, name);
         let ids = self.builder.insert(new)?;
-        for (output, id) in node.output.iter().zip(ids).filter(|(output, _)| !output.is_empty()) {
+        for (name, id) in node.output.iter().zip(ids).filter(|(output, _)| !output.is_empty()) {
             let origin = Origin::Made(id);
-            self.define(Wire {
-                name: output,
-                origin,
-                tensor_type: None,
-                value: None,
-                below: None,
-            })?;
+            self.define(Wire { name, origin, tensor_type: None, value: None, below: None })?;
         }
         Ok(())
+    }
+
+    fn note_readers(&mut self, new: &NewNode) {
+        let Some(module) = &new.module else { return };
+        for id in &new.inputs {
+            if self.builder.get(*id).role == Role::Parameter {
+                self.tally.readers.entry(*id).or_default().insert(Arc::clone(module));
+            }
+        }
+    }
+
+    /// How many parameters several modules read, and how many elements more there would be if each
+    /// module had its own. The dynamo exporter merges parameters of equal value without a trace;
+    /// a model may also share them.
+    fn shared_parameters(&self) -> (usize, Dim) {
+        let shared = self.tally.readers.iter().filter(|(_, modules)| 1 < modules.len());
+        let mut n_shared = 0;
+        let mut more = Dim::ZERO;
+        for (id, modules) in shared {
+            let elements = self.builder.get(*id).tensor_type.as_ref();
+            let elements = elements.map_or(Dim::ZERO, |found| found.shape.elements());
+            n_shared += 1;
+            more = &more + &(&elements * &Dim::from(modules.len() as u128 - 1));
+        }
+        (n_shared, more)
+    }
+
+    /// Declared types of the results that the operator's rule gives no type to. Where it does, the
+    /// rule is what a runtime will compute; a declared shape is a remark of the exporter, and some
+    /// are wrong.
+    fn without_ruled(
+        &mut self,
+        op: &Result<Op, String>,
+        inputs: &[TensorId],
+        mut declared: Vec<Option<TensorType>>,
+    ) -> Vec<Option<TensorType>> {
+        let (Ok(op), true) = (op, declared.iter().any(Option::is_some)) else { return declared };
+        let types = inputs.iter().map(|id| self.builder.get(*id).tensor_type.clone());
+        let Some(types) = types.collect::<Option<Vec<TensorType>>>() else { return declared };
+        // Constraints are those that the builder will find again.
+        let Ok(ruled) = crate::graph::infer(op, &types, "", &mut Vec::new()) else {
+            return declared;
+        };
+        for (ruled, declared) in ruled.iter().zip(&mut declared) {
+            if let Some(wrong) = declared.take().filter(|found| contradicts(ruled, found)) {
+                let text = format!("{} by rule, {}", ruled.shape, wrong.shape);
+                self.tally.wrong_shapes.push(text);
+            }
+        }
+        declared
     }
 
     fn operand_ids(
@@ -519,43 +576,54 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// Tells the reader what was assumed or left out.
     fn report(&mut self) {
+        let (n_shared, more) = self.shared_parameters();
         let tally = std::mem::take(&mut self.tally);
-        let plural = |n: usize| if n == 1 { "" } else { "s" };
-        if 0 < tally.n_evaluated {
-            let n = tally.n_evaluated;
-            let text = format!(
-                "{n} node{} of shape arithmetic were computed while reading the file and are not listed",
-                plural(n)
-            );
-            self.builder.note(text);
-        }
-        if tally.is_loop_bounded {
-            self.builder.note("a loop may end early; all its rounds are counted");
-        }
-        if 0 < tally.n_copies {
-            let n = tally.n_copies;
-            self.builder.note(format!(
-                "{n} parameter{} stored once because another has equal values; each is counted",
-                if n == 1 { " is" } else { "s are" }
-            ));
-        }
-        if 0 < tally.n_fused_convolutions {
-            let n = tally.n_fused_convolutions;
-            self.builder.note(format!(
-                "the exporter folded what followed {n} convolution{} (batch normalisation) into \
-                 the weights; parameters are those in the file, fewer than the model was trained \
-                 with",
-                plural(n)
-            ));
-        }
-        if let Some(first) = tally.wrong_lengths.first() {
-            let n = tally.wrong_lengths.len();
-            let text = format!(
-                "{n} stored tensor{} of another length than the shape says; the first: {first}; shapes were taken",
-                plural(n)
-            );
-            self.builder.note(text);
-        }
+        let mut tell = |n: usize, text: &dyn Fn(&str) -> String| {
+            if 0 < n {
+                self.builder.note(text(if n == 1 { "" } else { "s" }));
+            }
+        };
+        let n = tally.n_evaluated;
+        tell(n, &|s| {
+            format!(
+                "{n} node{s} of shape arithmetic were computed while reading, and are not listed"
+            )
+        });
+        tell(usize::from(tally.is_loop_bounded), &|_| {
+            "a loop may end early; all its rounds are counted".to_owned()
+        });
+        let n = tally.n_copies;
+        tell(n, &|s| {
+            format!("{n} parameter{s} stored as a copy of another of equal value; each is counted")
+        });
+        tell(n_shared, &|s| {
+            format!(
+                "{n_shared} parameter{s} read by several modules, because the model shares them or \
+                 because the exporter merged equal values; each is counted once, and there are \
+                 {more} more if they are not shared"
+            )
+        });
+        let n = tally.n_fused_convolutions;
+        tell(n, &|s| {
+            format!(
+                "the exporter folded what followed {n} convolution{s} (batch normalisation) into \
+                 the weights; parameters are those in the file, the trained model has more"
+            )
+        });
+        let n = tally.wrong_lengths.len();
+        tell(n, &|s| {
+            let first = &tally.wrong_lengths[0];
+            format!("{n} stored tensor{s} not as long as the shape says; the first: {first}")
+        });
+        let n = tally.wrong_shapes.len();
+        tell(n, &|s| {
+            let first = &tally.wrong_shapes[0];
+            format!(
+                "{n} shape{s} declared in the file contradict the operators; the operators' were \
+                 taken; the first: {first}"
+            )
+        });
     }
 }

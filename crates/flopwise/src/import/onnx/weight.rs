@@ -53,8 +53,10 @@ pub(super) fn wrong_length(tensor: &TensorProto) -> Option<(u128, u128)> {
         (_, Some(length)) => length.parse().ok()?,
         _ => return None,
     };
-    let lengths = tensor.dims.iter().map(|length| u128::try_from(*length).ok());
-    let elements = lengths.fold(Some(1u128), |product, length| product?.checked_mul(length?))?;
+    let elements = tensor
+        .dims
+        .iter()
+        .try_fold(1u128, |product, length| product.checked_mul(u128::try_from(*length).ok()?))?;
     let needed = format.bytes_for(elements)?;
     (format.bits != 0 && stored != needed).then_some((stored, needed))
 }

@@ -22,7 +22,7 @@ use schema::{
     Argument, ExportedProgram, GraphJson, Metadata, NodeJson, RangeConstraint, SymInt, TensorMeta,
     WeightsConfig,
 };
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{Cursor, Read};
 use std::sync::Arc;
 
@@ -193,28 +193,37 @@ impl<'a> Importer<'a> {
         stored
     }
 
-    /// Exported symbols have no names (`s72`): each is named by where it first stands. Dim 0 of an
-    /// input is `batch`, dim 1 of an integer input is `seq`, any other `INPUT.dimN`.
+    /// Exported symbols have no names (`s72`): each is named by where it first stands alone. Dim 0
+    /// of an input is `batch`, dim 1 of an integer input is `seq`, any other `INPUT.dimN`. One that
+    /// never stands alone (`4*s56`) keeps the file's name.
     fn name_symbols(&mut self, stored: &HashMap<&str, (Role, &str)>) {
         let graph = &self.program.graph_module.graph;
+        let mut compound = Vec::new();
         for input in graph.inputs.iter().filter_map(|input| input.as_tensor.as_ref()) {
             let meta = graph.tensor_values.get(&input.name);
             let Some(meta) = meta.filter(|_| !stored.contains_key(&*input.name)) else { continue };
             for (axis, size) in meta.sizes.iter().enumerate() {
                 let Some(expression) = &size.as_expr else { continue };
                 let dim = expression::parse(&expression.expr_str, &Dim::symbol);
-                let names = dim.map(|dim| dim.symbols()).unwrap_or_default();
-                for file_name in names {
-                    self.name_symbol(&file_name, &input.name, axis, meta);
+                let Some(dim) = dim else { continue };
+                let place = format!("dim {axis} of input {}", input.name);
+                match dim.symbols().as_slice() {
+                    [symbol] if dim == Dim::symbol(symbol) => {
+                        let name = self.positional_name(&input.name, axis, meta);
+                        self.name_symbol(symbol, name, place);
+                    }
+                    symbols => compound.push((symbols.to_vec(), format!("{place} is {dim}"))),
                 }
+            }
+        }
+        for (symbols, place) in compound {
+            for symbol in symbols {
+                self.name_symbol(&symbol, symbol.to_string(), place.clone());
             }
         }
     }
 
-    fn name_symbol(&mut self, file_name: &str, input: &str, axis: usize, meta: &TensorMeta) {
-        if self.symbol_names.contains_key(file_name) {
-            return;
-        }
+    fn positional_name(&self, input: &str, axis: usize, meta: &TensorMeta) -> String {
         let is_integer = format_of(meta.dtype).is_some_and(|format| !format.is_float());
         let usual = match (axis, is_integer) {
             (0, _) => Some("batch"),
@@ -222,15 +231,18 @@ impl<'a> Importer<'a> {
             _ => None,
         };
         let is_free = |name: &&str| !self.symbol_names.values().any(|taken| taken == name);
-        let name = match usual.filter(is_free) {
-            Some(usual) => usual.to_owned(),
-            None => format!("{input}.dim{axis}"),
-        };
+        usual.filter(is_free).map_or_else(|| format!("{input}.dim{axis}"), str::to_owned)
+    }
+
+    fn name_symbol(&mut self, file_name: &str, name: String, place: String) {
+        if self.symbol_names.contains_key(file_name) {
+            return;
+        }
         self.symbol_names.insert(file_name.to_owned(), name.clone());
         let range = self.program.range_constraints.get(file_name);
         let (min, max) = range.map_or((1, None), bounds);
-        let place = format!("dim {axis} of input {input}");
-        let aliases = vec![file_name.to_owned()];
+        let is_renamed = name != file_name;
+        let aliases = if is_renamed { vec![file_name.to_owned()] } else { Vec::new() };
         self.builder.symbol(Symbol { name, aliases, min, max, place });
     }
 
@@ -241,8 +253,9 @@ impl<'a> Importer<'a> {
         stored: &HashMap<&str, (Role, &str)>,
     ) -> Result<(HashMap<&'a str, TensorId>, Vec<TensorId>), Error> {
         let graph = &self.program.graph_module.graph;
+        let ties = if self.weights.is_none() { unused_twins(graph, stored) } else { Vec::new() };
         let mut tensors: HashMap<&str, TensorId> = HashMap::new();
-        let mut by_path: HashMap<&str, TensorId> = HashMap::new();
+        let mut by_storage: HashMap<&str, TensorId> = HashMap::new();
         let mut inputs = Vec::new();
         for input in graph.inputs.iter().filter_map(|input| input.as_tensor.as_ref()) {
             let tensor_type = self.tensor_type(graph, &input.name);
@@ -252,48 +265,28 @@ impl<'a> Importer<'a> {
                 inputs.push(id);
                 continue;
             };
+            if ties.contains(&&*input.name) {
+                self.builder.note(format!(
+                    "`{full_name}` is read by nothing and shaped like the tied embedding; it is \
+                     taken for the same weight (the file does not say)"
+                ));
+                continue;
+            }
+            // From 2.9 the weights table says where each weight lies; up to 2.7 tied weights carry
+            // one full name.
             let entry = self.weights.and_then(|weights| weights.config.get(full_name));
             let path = entry.map(|entry| &*entry.path_name).filter(|path| !path.is_empty());
-            let twin = path.and_then(|path| by_path.get(path)).copied();
+            let storage = path.unwrap_or(full_name);
+            let twin = by_storage.get(storage).copied();
             let is_twin = |id: &TensorId| self.builder.get(*id).tensor_type == tensor_type;
             let id = match twin.filter(is_twin) {
                 Some(twin) => twin,
                 None => self.builder.tensor(full_name, tensor_type, role)?,
             };
-            if let Some(path) = path {
-                by_path.entry(path).or_insert(id);
-            }
+            by_storage.entry(storage).or_insert(id);
             tensors.insert(&input.name, id);
         }
-        self.note_possible_ties(&tensors);
         Ok((tensors, inputs))
-    }
-
-    /// Without a weights table nothing says which weights share storage; say so where two could.
-    fn note_possible_ties(&mut self, tensors: &HashMap<&str, TensorId>) {
-        if self.weights.is_some() {
-            return;
-        }
-        let nodes = &self.program.graph_module.graph.nodes;
-        let weight_of = |node: &NodeJson, target: &str| {
-            let call = node.target.contains(target).then_some(node)?;
-            let weight = call.inputs.iter().find(|argument| argument.name == "weight")?;
-            tensors.get(&*weight.arg.as_tensor.as_ref()?.name).copied()
-        };
-        let tables: Vec<TensorId> =
-            nodes.iter().filter_map(|node| weight_of(node, "aten.embedding.")).collect();
-        let heads = nodes.iter().filter_map(|node| weight_of(node, "aten.linear."));
-        let tied = heads.filter(|head| !tables.contains(head)).find(|head| {
-            let shape = &self.builder.get(*head).tensor_type;
-            tables.iter().any(|table| self.builder.get(*table).tensor_type == *shape)
-        });
-        if let Some(head) = tied {
-            let name = self.builder.get(head).name.clone();
-            self.builder.note(format!(
-                "the file does not say whether `{name}` shares its storage with the embedding; it \
-                 is counted as its own parameter"
-            ));
-        }
     }
 
     fn tensor_type(&mut self, graph: &GraphJson, name: &str) -> Option<TensorType> {
@@ -531,6 +524,37 @@ fn transparent_graph<'a>(node: &'a NodeJson<'a>) -> Option<Inner<'a>> {
     let operands =
         node.inputs[body_idx + 1..].iter().flat_map(|argument| input_names(&argument.arg));
     Some(Inner { graph, operands: operands.collect() })
+}
+
+/// PyTorch 2.8 writes nothing about tied weights, but lets every node read one of the two names: a
+/// parameter that nothing reads, of the shape of one that is both embedding table and linear
+/// weight, is its twin.
+fn unused_twins<'a>(
+    graph: &'a GraphJson<'a>,
+    stored: &HashMap<&str, (Role, &str)>,
+) -> Vec<&'a str> {
+    let weights_of = |target: &str| -> HashSet<&str> {
+        let nodes = graph.nodes.iter().filter(|node| node.target.contains(target));
+        let arguments = nodes.flat_map(|node| &node.inputs);
+        let weights = arguments.filter(|argument| argument.name == "weight");
+        weights.filter_map(|weight| weight.arg.as_tensor.as_ref()).map(|t| &*t.name).collect()
+    };
+    let tables = weights_of("aten.embedding.");
+    let heads = weights_of("aten.linear.");
+    let sizes = |name: &str| {
+        let meta = graph.tensor_values.get(name)?;
+        Some(meta.sizes.iter().map(|size| size.as_int).collect::<Vec<_>>())
+    };
+    let tied: Vec<_> = tables.intersection(&heads).filter_map(|name| sizes(name)).collect();
+    if tied.is_empty() {
+        return Vec::new();
+    }
+    let arguments = graph.nodes.iter().flat_map(|node| &node.inputs);
+    let read: HashSet<&str> = arguments.flat_map(|argument| input_names(&argument.arg)).collect();
+    let inputs = graph.inputs.iter().flat_map(input_names);
+    let parameters = inputs.filter(|name| stored.get(name).is_some_and(|s| s.0 == Role::Parameter));
+    let unread = parameters.filter(|name| !read.contains(name));
+    unread.filter(|name| sizes(name).is_some_and(|sizes| tied.contains(&sizes))).collect()
 }
 
 fn node_name(node: &NodeJson, node_idx: usize) -> String {
