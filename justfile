@@ -5,10 +5,10 @@ _default:
 
 # Everything that must pass before a commit.
 check:
-    cargo fmt --check
-    cargo clippy --all-targets -- -D warnings
+    cargo fmt --all --check
+    cargo clippy --release --workspace --all-targets -- -D warnings
     cargo test --release
-    RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps
+    RUSTDOCFLAGS=-Dwarnings cargo doc --release --workspace --no-deps
 
 # Unit, integration and documentation tests.
 test:

@@ -11,12 +11,11 @@ rewriting is reproducible: member times are fixed, the serialization id is left 
 
 import argparse
 import io
-import json
-import re
-import zipfile
 from pathlib import Path
 
 import torch
+
+from strip_pt2 import strip
 
 MAX_BATCH = 4096
 OUT = Path(__file__).resolve().parent.parent / "crates/flopwise/data/models"
@@ -70,49 +69,6 @@ def export(name):
         model = torchvision.models.get_model(name, weights=None).eval()
         program = torch.export.export(model, (torch.zeros(2, 3, 224, 224),), dynamic_shapes=({0: batch},))
     return program, sum(p.numel() for p in model.parameters())
-
-
-def shorten_trace(trace):
-    """Keeps of every path in a stack trace the part from the package on; drops the frames of this script."""
-    frames = re.split(r"(?m)^(?=\s*File \")", trace)
-    frames = [f for f in frames if Path(__file__).name not in f]
-    return re.sub(r'File "[^"]*/(?:site|dist)-packages/', 'File "', "".join(frames)).strip()
-
-
-def slim_program(program):
-    """Drops from a serialized program what no counter reads. The result still follows torch's schema."""
-    program["guards_code"] = []
-    for call in program["graph_module"]["module_call_graph"]:
-        if call["fqn"]:
-            call["signature"] = None
-    slim_graph(program["graph_module"]["graph"])
-    return program
-
-
-def slim_graph(graph):
-    for node in graph["nodes"]:
-        meta = node["metadata"]
-        meta.pop("torch_fn", None)
-        if "stack_trace" in meta:
-            meta["stack_trace"] = shorten_trace(meta["stack_trace"])
-        for argument in node["inputs"]:
-            if "as_graph" in argument["arg"]:
-                slim_graph(argument["arg"]["as_graph"]["graph"])
-
-
-def strip(saved, target):
-    """Copies a saved program without its payload: JSON and the one-line members stay, tensors and samples go."""
-    with zipfile.ZipFile(saved) as source, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as out:
-        for name in source.namelist():
-            member = name.split("/", 1)[1]
-            if member in ("archive_format", "archive_version", "byteorder", ".data/version"):
-                data = source.read(name)
-            elif member.endswith(".json"):
-                value = json.loads(source.read(name))
-                data = json.dumps(slim_program(value) if member == "models/model.json" else value, separators=(",", ":"))
-            else:
-                continue
-            out.writestr(zipfile.ZipInfo(f"{target.stem}/{member}"), data, zipfile.ZIP_DEFLATED, 9)
 
 
 def main():

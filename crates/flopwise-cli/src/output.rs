@@ -49,17 +49,22 @@ pub(crate) fn is_watched() -> bool {
 /// Bytes at the start of a file searched for its mark.
 const MARK_WITHIN: usize = 4096;
 
-/// Writes a file under a temporary name beside it and renames it, so that it appears whole. A file
-/// already there is replaced only if it is one of ours (its first bytes hold `mark`).
-pub(crate) fn write_file(path: &Path, data: &str, mark: &str) -> anyhow::Result<()> {
-    if let Ok(metadata) = fs::metadata(path) {
-        if !metadata.is_file() {
-            bail!("{}: is not a regular file; name another", path.display());
-        }
-        if metadata.len() != 0 && !is_ours(path, mark)? {
-            bail!("{}: exists and was not written by flopwise; name another file", path.display());
-        }
+/// Refuses to replace anything but a file of ours (its first bytes hold `mark`) or an empty one.
+pub(crate) fn check_place(path: &Path, mark: &str) -> anyhow::Result<()> {
+    let Ok(metadata) = fs::metadata(path) else { return Ok(()) };
+    if !metadata.is_file() {
+        bail!("{}: is not a regular file; name another", path.display());
     }
+    if metadata.len() != 0 && !is_ours(path, mark)? {
+        bail!("{}: exists and was not written by flopwise; name another file", path.display());
+    }
+    Ok(())
+}
+
+/// Writes a file under a temporary name beside it and renames it, so that it appears whole. Only a
+/// file of ours is replaced ([`check_place`]).
+pub(crate) fn write_file(path: &Path, data: &str, mark: &str) -> anyhow::Result<()> {
+    check_place(path, mark)?;
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),

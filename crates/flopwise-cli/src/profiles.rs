@@ -75,6 +75,11 @@ pub(crate) fn measure_this() -> Profile {
     profile
 }
 
+/// Refuses a place where a profile may not be written, before any time is spent on measuring.
+pub(crate) fn check_place(path: &Path) -> anyhow::Result<()> {
+    output::check_place(path, MARK)
+}
+
 /// Writes a profile to `output`, or to this machine's place. Returns where.
 pub(crate) fn store(profile: &Profile, output: Option<&Path>) -> anyhow::Result<PathBuf> {
     let path = match output {

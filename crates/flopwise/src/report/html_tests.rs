@@ -45,7 +45,7 @@ fn the_page_holds_the_answer() {
         "All 3 nodes, in order",
         "net.py:7",
     ] {
-        assert!(page.contains(figure), "{figure} in {page}");
+        assert!(page.replace("&#x2f;", "/").contains(figure), "{figure}");
     }
     assert!(!page.to_lowercase().contains("at least"));
 }
@@ -55,7 +55,7 @@ fn a_lower_bound_is_said_to_be_one() {
     let page = html(&with_unknown());
     assert_balanced(&page, VOID);
     assert!(page.contains("At least: 3 nodes could not be counted"));
-    assert!(page.contains("<span class=\"least\">at least</span> 1.172 ms"), "{page}");
+    assert!(page.contains("<span class=\"least\">at least</span> 1.172 ms"));
     assert!(page.contains("at least 182 MFLOP"));
     assert!(page.contains("no rule for it"));
     assert!(page.contains("<td colspan=\"3\">not counted</td>"));
@@ -81,7 +81,7 @@ fn names_are_escaped() {
     assert!(!page.contains("<script"));
     assert!(!page.contains("1337"));
     assert!(!page.contains('\u{0}'));
-    assert!(page.contains("<h1>&lt;&#x2f;title&gt;&lt;script&gt;"), "{page}");
+    assert!(page.contains("<h1>&lt;&#x2f;title&gt;&lt;script&gt;"));
 }
 
 #[test]
@@ -94,7 +94,8 @@ fn symbols_and_formulas() {
         max,
         place: "dim 0 of input x".to_owned(),
     };
-    report.count.symbols = vec![symbol("batch", Some(4096)), symbol("seq", None), symbol("k", None)];
+    report.count.symbols =
+        vec![symbol("batch", Some(4096)), symbol("seq", None), symbol("k", None)];
     report.count.bindings = BTreeMap::from([("seq".to_owned(), 256)]);
     report.count.assumed = BTreeMap::from([("batch".to_owned(), 1)]);
     report.count.formula.macs = "91000000*batch".to_owned();
@@ -103,7 +104,7 @@ fn symbols_and_formulas() {
     assert!(page.contains("at seq = 256, batch = 1 (assumed):"));
     assert!(page.contains("<code>91000000*batch</code>"));
     assert!(!page.contains("<code>3000</code>"), "a formula without a symbol is a number");
-    assert!(page.contains("<td>assumed</td><td>1 to 4096</td>"), "{page}");
+    assert!(page.contains("<td>assumed</td><td>1 to 4096</td>"));
     assert!(page.contains("<td>given</td><td>1 or more</td>"));
     assert!(page.contains("<td>open</td>"));
 }

@@ -104,7 +104,7 @@ pub fn roofline_svg(report: &EstimateReport) -> String {
     svg.push_str(&legend);
     for (note_idx, note) in notes.iter().enumerate() {
         let y = legend_bottom + LINE_HEIGHT * note_idx as f64;
-        svg.push_str(&text(LEFT, y, "soft", note));
+        svg.push_str(&text(LEFT, y, "quiet", note));
     }
     svg.push_str("</svg>\n");
     svg
@@ -238,7 +238,7 @@ fn description(report: &EstimateReport) -> String {
     let (count, estimate) = (&report.count, &report.estimate);
     format!(
         "{} on {}: {} at {}, bound by {}. Roofs: {} of memory bandwidth up to the ridge at {}, \
-         then a peak of {}. One mark per node with multiply-accumulates, {} in all.",
+         then a peak of {}. The nodes with multiply-accumulates are marked, {} in all.",
         shortened(&count.model),
         shortened(&estimate.machine),
         estimate.achieved,
@@ -265,9 +265,10 @@ fn css(marks: &[Mark]) -> String {
     let dark = rules(|style| style.dark);
     format!(
         "<style>\n\
-         .roofline{{color:#1f2328;font:12px system-ui,-apple-system,\"Segoe UI\",Arial,sans-serif}}\n\
+         .roofline{{color:#1f2328;\
+         font:12px system-ui,-apple-system,\"Segoe UI\",Arial,sans-serif}}\n\
          .roofline text{{fill:currentColor}}\n\
-         .roofline .soft{{fill-opacity:.75}}\n\
+         .roofline .quiet{{fill-opacity:.75}}\n\
          .roofline .ground{{fill:#fff}}\n\
          .roofline .halo{{stroke:#fff;stroke-width:4px;stroke-linejoin:round;paint-order:stroke}}\n\
          .roofline .grid{{stroke:currentColor;stroke-opacity:.12}}\n\
@@ -300,16 +301,16 @@ fn grid(axes: &Axes) -> String {
     for power in axes.left.ceil() as i32..=axes.right.floor() as i32 {
         let x = axes.x(f64::from(power));
         svg.push_str(&line("grid", (x, TOP), (x, BOTTOM)));
-        // A decade is at least 40 units wide, a label 35: they fit, but every other one reads better.
+        // A decade is at least 40 units wide, a label 35: all fit, but half of them read better.
         if n_x_decades <= 8 || power.rem_euclid(2) == 0 {
-            svg.push_str(&anchored(x, BOTTOM + 18.0, "middle", "soft", &tick(power)));
+            svg.push_str(&anchored(x, BOTTOM + 18.0, "middle", "quiet", &tick(power)));
         }
     }
     for power in axes.bottom.ceil() as i32..=axes.top.floor() as i32 {
         let y = axes.y(f64::from(power));
         svg.push_str(&line("grid", (LEFT, y), (RIGHT, y)));
         let label = FlopsPerSec(10f64.powi(power)).to_string();
-        svg.push_str(&anchored(LEFT - 8.0, y + 4.0, "end", "soft", &label));
+        svg.push_str(&anchored(LEFT - 8.0, y + 4.0, "end", "quiet", &label));
     }
     svg.push_str(&format!(
         "<rect class=\"frame\" x=\"{LEFT}\" y=\"{TOP}\" width=\"{}\" height=\"{}\"/>\n",
@@ -375,8 +376,8 @@ fn roof_labels(axes: &Axes, report: &EstimateReport) -> String {
     let middle = (f64::midpoint(start.0, ridge.0), f64::midpoint(start.1, ridge.1));
     let angle = (ridge.1 - start.1).atan2(ridge.0 - start.0).to_degrees();
     svg.push_str(&format!(
-        "<text class=\"halo\" text-anchor=\"middle\" \
-         transform=\"translate({:.1} {:.1}) rotate({angle:.1})\" dy=\"-10\">memory read {}</text>\n",
+        "<text class=\"halo\" text-anchor=\"middle\" dy=\"-10\" \
+         transform=\"translate({:.1} {:.1}) rotate({angle:.1})\">memory read {}</text>\n",
         middle.0,
         middle.1,
         escaped(&rates.bandwidth.to_string())
@@ -514,14 +515,14 @@ fn notes(axes: &Axes, report: &EstimateReport, marks: &[Mark], n_hidden: usize) 
         notes.push("No node with multiply-accumulates to draw.".to_owned());
     } else {
         notes.push(
-            "One mark per node with multiply-accumulates; its area is its share of the time."
+            "A mark: a node with multiply-accumulates, or several alike; its area: share of time."
                 .to_owned(),
         );
     }
     let written = |count: usize| grouped(count as u128);
     if 0 < n_hidden {
         let (n_drawn, n_marks) = (written(marks.len()), written(marks.len() + n_hidden));
-        notes.push(format!("Of {n_marks} marks, the {n_drawn} that take longest are drawn."));
+        notes.push(format!("Drawn: the {n_drawn} longest of {n_marks} marks."));
     }
     let n_points = report.points.len();
     let point_places = report.points.iter().map(|point| place(point.intensity, point.rate));
@@ -529,12 +530,14 @@ fn notes(axes: &Axes, report: &EstimateReport, marks: &[Mark], n_hidden: usize) 
     let n_outside = placed.iter().filter(|place| !axes.holds(**place)).count();
     if 0 < n_outside {
         let (n_outside, n_points) = (written(n_outside), written(n_points));
-        notes.push(format!("Of {n_points} nodes, {n_outside} lie beyond the axes, at the edge."));
+        notes.push(format!(
+            "Beyond the axes, drawn at their edge: {n_outside} of {n_points} nodes."
+        ));
     }
     let n_placeless = n_points - placed.len();
     if 0 < n_placeless {
         let (n_placeless, n_points) = (written(n_placeless), written(n_points));
-        notes.push(format!("Of {n_points} nodes, {n_placeless} have no finite rate: not drawn."));
+        notes.push(format!("Without a finite rate, not drawn: {n_placeless} of {n_points} nodes."));
     }
     notes
 }

@@ -8,9 +8,7 @@ use crate::machine::Profile;
 use crate::report::{
     Costly, CountReport, Counted, EstimateReport, Formula, Grouping, NodeRow, Point,
 };
-use crate::units::{
-    Bytes, BytesPerSec, FlopsPerByte, FlopsPerSec, Macs, Ops, PerSec, Seconds,
-};
+use crate::units::{Bytes, BytesPerSec, FlopsPerByte, FlopsPerSec, Macs, Ops, PerSec, Seconds};
 use proptest::prelude::{Strategy, any, prop, prop_oneof, proptest};
 use std::collections::BTreeMap;
 
@@ -239,7 +237,22 @@ fn every_text_of_a_small_roofline() {
     let svg = roofline_svg(&report());
     let texts = svg.lines().filter(|line| line.starts_with("<text"));
     let texts: Vec<&str> = texts.map(|line| line.split(['<', '>']).nth(2).unwrap()).collect();
-    insta::assert_snapshot!(texts.join("\n"), @"");
+    insta::assert_snapshot!(texts.join("\n"), @r"
+    1
+    10
+    100
+    10 GFLOP/s
+    100 GFLOP/s
+    arithmetic intensity, FLOP per byte of memory traffic
+    peak 207 GFLOP/s
+    GEMM 180 GFLOP/s
+    ridge 6.9 FLOP/B
+    memory read 30 GB/s
+    convolution
+    matmul
+    whole model: 155.3 GFLOP/s at 27.56 FLOP/B
+    A mark: a node with multiply-accumulates, or several alike; its area: share of time.
+    ");
 }
 
 #[test]
@@ -302,9 +315,9 @@ fn what_is_not_drawn_is_said() {
     report.points.push(point("matmul", 1e300, 1e9));
     let svg = roofline_svg(&report);
     assert_marks_inside(&svg);
-    assert!(svg.contains("Of 2,501 marks, the 2,000 that take longest are drawn."), "{svg}");
-    assert!(svg.contains("Of 2,502 nodes, 1 lie beyond the axes, at the edge."));
-    assert!(svg.contains("Of 2,502 nodes, 1 have no finite rate: not drawn."));
+    assert!(svg.contains("Drawn: the 2,000 longest of 2,501 marks."));
+    assert!(svg.contains("Beyond the axes, drawn at their edge: 1 of 2,502 nodes."));
+    assert!(svg.contains("Without a finite rate, not drawn: 1 of 2,502 nodes."));
     assert_eq!(svg.matches("<title>n\n").count(), MAX_MARKS);
 }
 

@@ -149,7 +149,8 @@ impl Page {
             return;
         }
         let n_nodes: usize = unknown.iter().map(|unknown| unknown.count).sum();
-        self.heading(&format!("Not counted ({n_nodes} nodes): every total is a lower bound"));
+        let nodes = if n_nodes == 1 { "node" } else { "nodes" };
+        self.heading(&format!("Not counted ({n_nodes} {nodes}): every total is a lower bound"));
         for each in unknown {
             let place =
                 each.module.as_ref().map_or(String::new(), |module| format!(" in {module}"));

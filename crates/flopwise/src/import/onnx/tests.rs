@@ -140,9 +140,9 @@ fn outcome(result: Result<Graph, Error>) -> String {
         Ok(graph) => graph,
         Err(error) => return error.to_string(),
     };
-    let opaque = graph.nodes.iter().find_map(|node| match &node.op {
-        Op::Opaque { reason, .. } => Some(reason.clone()),
-        _ => None,
+    let opaque = graph.nodes.iter().find_map(|node| {
+        let Op::Opaque { reason, .. } = &node.op else { return None };
+        Some(reason.clone())
     });
     let tensor_type = graph.tensor(graph.outputs[0]).tensor_type.as_ref();
     let shape = tensor_type.map_or_else(|| "?".to_owned(), |found| found.shape.to_string());
@@ -288,6 +288,15 @@ fn operators_follow_their_version() {
 }
 
 #[test]
+fn resizes_may_keep_the_ratio() {
+    let resize = "in x:f[1,1,2,4]; w s:i=7,8; y = Resize(x,,,s) axes=2,3";
+    check(&format!("{resize}; out y"), "[1, 1, 7, 8]");
+    let keep = format!("{resize} keep_aspect_ratio_policy=");
+    check(&format!("{keep}'not_larger'; out y"), "[1, 1, 4, 8]");
+    check(&format!("{keep}'not_smaller'; out y"), "[1, 1, 7, 14]");
+}
+
+#[test]
 fn layers_have_their_shapes() {
     let conv = "in x:f[batch,3,224,224]; w k:f[64,3,7,7]; y = Conv(x,k) strides=2,2; out y";
     check(conv, "[batch, 64, 109, 109]");
@@ -320,6 +329,11 @@ fn layers_have_their_shapes() {
         23,
         "in q:f[b,s,64]; in k:f[b,t,32]; y = Attention(q,k,k) q_num_heads=4 kv_num_heads=2; out y",
         "[b, s, 64]",
+    );
+    check_opset(
+        23,
+        "in x:f[b,4,s,64]; in c:f[b,s,32]; y = RotaryEmbedding(x,c,c); out y",
+        "[b, 4, s, 64]",
     );
     check("in x:f[2,2]; y = Frobnicate(x); out y", "opaque: no rule for ai.onnx::Frobnicate");
 }

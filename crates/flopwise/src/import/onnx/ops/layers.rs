@@ -27,6 +27,7 @@ pub(super) fn plan(call: &Call) -> Option<Plan> {
         "Softmax" | "LogSoftmax" => softmax(call),
         "Gather" => gather(call),
         "Attention" => attention(call),
+        "RotaryEmbedding" => rotary_embedding(),
         _ => return None,
     })
 }
@@ -166,6 +167,17 @@ fn attention(call: &Call) -> Plan {
         join_heads(call, &mut steps)?;
     }
     Ok(steps)
+}
+
+/// Version 23: `x cos + rotate_half(x) sin`. Cosines and sines have other axes than `x` and would
+/// not broadcast as they stand, so they are no operands here; a head that is rotated in part is
+/// counted as a whole. <https://onnx.ai/onnx/operators/onnx__RotaryEmbedding.html>
+fn rotary_embedding() -> Plan {
+    let step = |function, operands| Step { op: Op::Elementwise(function), operands };
+    Ok(vec![
+        step(Function::Mul, vec![Source::Input(0)]),
+        step(Function::MultiplyAdd, vec![Source::Input(0), Source::Step(0)]),
+    ])
 }
 
 fn swap_middle() -> Op {

@@ -35,7 +35,8 @@ fn target(call: &Call) -> Result<Vec<Dim>, String> {
         for (axis, size) in axes.iter().zip(call.sizes(3)?) {
             shape[*axis] = size;
         }
-        return Ok(shape);
+        let policy = call.text("keep_aspect_ratio_policy").unwrap_or("stretch");
+        return if policy == "stretch" { Ok(shape) } else { in_ratio(input, shape, &axes, policy) };
     }
     let scales_slot = if call.operator() == "Resize" && 11 <= call.opset { 2 } else { 1 };
     let scales: Vec<f64> = match call.floats("scales") {
@@ -50,6 +51,30 @@ fn target(call: &Call) -> Result<Vec<Dim>, String> {
         shape[*axis] = scaled(&input[*axis], scale)?;
     }
     Ok(shape)
+}
+
+/// All axes by one scale, the smallest or the largest of those wanted (version 18).
+fn in_ratio(
+    input: &[Dim],
+    mut wanted: Vec<Dim>,
+    axes: &[usize],
+    policy: &str,
+) -> Result<Vec<Dim>, String> {
+    let scale = |axis: &usize| {
+        let (length, wanted) = (input[*axis].as_constant()?, wanted[*axis].as_constant()?);
+        (length != 0).then(|| wanted as f64 / length as f64)
+    };
+    let scales: Option<Vec<f64>> = axes.iter().map(scale).collect();
+    let scales = scales.ok_or("its common scale depends on a size that is left open")?;
+    let scale = match policy {
+        "not_larger" => scales.into_iter().min_by(f64::total_cmp),
+        _ => scales.into_iter().max_by(f64::total_cmp),
+    };
+    for axis in axes {
+        let length = input[*axis].as_constant().unwrap_or(0) as f64;
+        wanted[*axis] = Dim::from((length * scale.unwrap_or(1.0)).round() as i64);
+    }
+    Ok(wanted)
 }
 
 /// `floor(length * scale)`. With a symbolic length, the scale or its inverse must be an integer.

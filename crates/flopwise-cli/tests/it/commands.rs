@@ -1,0 +1,207 @@
+//! Each command's whole output, and what it promises about streams and exit codes.
+
+use crate::run::{data, flopwise, flopwise_in, folder};
+use serde_json::Value;
+use std::fs;
+
+/// A profile with round numbers, so that estimates are the same everywhere.
+const PROFILE: &str = include_str!("../data/profile.json");
+
+fn json(args: &[&str]) -> Value {
+    let ran = flopwise(args);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    serde_json::from_str(&ran.stdout).expect("one JSON object")
+}
+
+#[test]
+fn count_prints_totals_and_rows() {
+    let ran = flopwise(&["count", "resnet18", "--bind", "batch=8"]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
+    insta::assert_snapshot!(ran.stdout);
+}
+
+#[test]
+fn count_prints_the_formula_of_an_open_model() {
+    let ran = flopwise(&["count", "gpt2", "--formula"]);
+    let macs = ran.stdout.lines().next().unwrap();
+    assert_eq!(macs, "MACs               = 123532032*batch*seq + 18432*batch*seq^2");
+    let half = flopwise(&["count", "gpt2", "--formula", "--bind", "seq=1024"]);
+    let macs = half.stdout.lines().next().unwrap();
+    assert_eq!(macs, "MACs               = 145824153600*batch");
+}
+
+#[test]
+fn count_json_holds_what_the_documents_promise() {
+    let count = json(&["count", "gpt2", "--bind", "batch=1,seq=128", "--json"]);
+    assert_eq!(count["schema"], 1);
+    assert_eq!(count["kind"], "count");
+    assert_eq!(count["bindings"], serde_json::json!({"batch": 1, "seq": 128}));
+    assert_eq!(count["assumed"], serde_json::json!([]));
+    assert_eq!(count["totals"]["macs"], 16_114_089_984u64);
+    assert_eq!(count["totals"]["model_flops"], 32_228_179_968u64);
+    assert_eq!(count["totals"]["hardware_flops"], 32_228_179_968u64);
+    assert_eq!(count["totals"]["parameters"], 124_439_808);
+    assert_eq!(count["totals"]["weight_bytes"], 497_759_232);
+    assert_eq!(count["formula"]["macs"], "123532032*batch*seq + 18432*batch*seq^2");
+    assert_eq!(count["lower_bound"], false);
+    let nodes = count["nodes"].as_array().unwrap();
+    let sum: u64 = nodes.iter().map(|node| node["macs"].as_u64().unwrap()).sum();
+    assert_eq!(sum, 16_114_089_984);
+    let rows = count["rows"].as_array().unwrap();
+    let sum: u64 = rows.iter().map(|row| row["macs"].as_u64().unwrap()).sum();
+    assert_eq!(sum, 16_114_089_984);
+}
+
+#[test]
+fn what_is_assumed_is_said() {
+    let count = json(&["count", "gpt2", "--json"]);
+    assert_eq!(count["assumed"], serde_json::json!(["batch", "seq"]));
+    assert_eq!(count["bindings"], serde_json::json!({"batch": 1, "seq": 128}));
+    let text = flopwise(&["count", "gpt2"]).stdout;
+    assert!(text.starts_with("Model gpt2 at batch=1, seq=128 (assumed"), "{text}");
+}
+
+#[test]
+fn the_files_own_symbol_names_are_accepted() {
+    let ours = json(&["count", "gpt2", "--bind", "batch=2,seq=64", "--json"]);
+    let symbols = ours["symbols"].as_array().unwrap();
+    let bind: Vec<String> = symbols
+        .iter()
+        .zip([2, 64])
+        .map(|(symbol, value)| format!("{}={value}", symbol["aliases"][0].as_str().unwrap()))
+        .collect();
+    let theirs = json(&["count", "gpt2", "--bind", &bind.join(","), "--json"]);
+    assert_eq!(ours["totals"], theirs["totals"]);
+}
+
+#[test]
+fn bindings_that_contradict_are_errors() {
+    let check = |bind: &str, expected: &str| {
+        let ran = flopwise(&["count", "bert_base", "--bind", bind]);
+        assert_eq!((ran.code, ran.stdout.as_str()), (2, ""));
+        assert!(ran.stderr.contains(expected), "{}", ran.stderr);
+        assert_eq!(ran.stderr.lines().count(), 1, "{}", ran.stderr);
+    };
+    check("seq=513", "seq=513 is out of range: this model takes seq from 1 to 512");
+    check("height=3", "`height` is not a symbol of this model; its symbols are batch");
+    check("batch=0", "batch=0 is out of range");
+    check("batch=1,batch=2", "`batch` is bound to both 1 and 2");
+}
+
+#[test]
+fn an_unknown_operator_makes_a_lower_bound() {
+    let file = data("onnx/unknown_operator.onnx");
+    let file = file.to_str().unwrap();
+    let ran = flopwise(&["count", file]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    assert!(ran.stdout.contains("at least"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("1 x Mystery, first `mystery`"), "{}", ran.stdout);
+    assert_eq!(flopwise(&["count", file, "--strict"]).code, 1);
+    let count = json(&["count", file, "--json"]);
+    assert_eq!(count["lower_bound"], true);
+    assert_eq!(count["unknown"][0]["count"], 1);
+    assert_eq!(flopwise(&["count", "resnet18", "--strict"]).code, 0);
+}
+
+#[test]
+fn estimate_on_a_given_machine() {
+    let folder = folder();
+    fs::write(folder.path().join("machine.json"), PROFILE).unwrap();
+    let args = ["estimate", "resnet18", "--on", "machine.json", "--bind", "batch=1"];
+    let ran = flopwise_in(folder.path(), &args);
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
+    insta::assert_snapshot!(ran.stdout);
+}
+
+#[test]
+fn report_prints_one_page_and_draws_the_roofline() {
+    let folder = folder();
+    fs::write(folder.path().join("machine.json"), PROFILE).unwrap();
+    let args =
+        ["report", "gpt2", "--on", "machine.json", "--bind", "batch=1,seq=128", "--html", "p.html"];
+    let ran = flopwise_in(folder.path(), &args);
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, "wrote p.html\n"));
+    insta::assert_snapshot!(ran.stdout);
+    let page = fs::read_to_string(folder.path().join("p.html")).unwrap();
+    assert!(page.contains("<svg") && page.contains("ridge"), "no roofline");
+    // A page of ours is replaced; anything else is not.
+    assert_eq!(flopwise_in(folder.path(), &args).code, 0);
+    fs::write(folder.path().join("p.html"), "my diary").unwrap();
+    let ran = flopwise_in(folder.path(), &args);
+    assert_eq!(ran.code, 2);
+    assert!(ran.stderr.contains("was not written by flopwise"), "{}", ran.stderr);
+    assert_eq!(fs::read_to_string(folder.path().join("p.html")).unwrap(), "my diary");
+}
+
+#[test]
+fn estimate_json_adds_up() {
+    let folder = folder();
+    fs::write(folder.path().join("machine.json"), PROFILE).unwrap();
+    let args = ["estimate", "resnet18", "--on", "machine.json", "--json"];
+    let ran = flopwise_in(folder.path(), &args);
+    let report: Value = serde_json::from_str(&ran.stdout).unwrap();
+    let estimate = &report["estimate"];
+    let time = estimate["time_s"].as_f64().unwrap();
+    let parts = estimate["time_by_bound_s"].as_object().unwrap().values();
+    let sum: f64 = parts.map(|part| part.as_f64().unwrap()).sum();
+    assert!((sum - time).abs() < 1e-9 * time);
+    let flops = report["count"]["totals"]["model_flops"].as_f64().unwrap();
+    let achieved = estimate["achieved_flops_per_s"].as_f64().unwrap();
+    assert!((achieved * time / flops - 1.0).abs() < 1e-9);
+    assert!(4 < estimate["assumptions"].as_array().unwrap().len());
+}
+
+#[test]
+fn models_are_listed_and_each_opens() {
+    let models = json(&["model", "--json"]);
+    let names: Vec<&str> =
+        models["models"].as_array().unwrap().iter().map(|m| m["name"].as_str().unwrap()).collect();
+    for wanted in
+        ["resnet50", "resnet18", "mobilenet_v2", "vgg16", "vit_b_16", "swin_t", "gpt2", "bert_base"]
+    {
+        assert!(names.contains(&wanted), "{wanted} is missing");
+    }
+    for name in names {
+        let ran = flopwise(&["count", name, "--strict"]);
+        assert_eq!(ran.code, 0, "{name}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn measure_writes_a_profile_that_estimate_reads() {
+    let folder = folder();
+    let ran = flopwise_in(folder.path(), &["measure", "--quick", "--json"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let profile: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(profile["kind"], "measure");
+    let stored = fs::read_to_string(folder.path().join("flopwise/this.json")).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&stored).unwrap(), profile);
+    let ran = flopwise_in(folder.path(), &["estimate", "resnet18"]);
+    assert!(ran.code == 0 || ran.stderr.contains("flopwise measure"), "{}", ran.stderr);
+}
+
+#[test]
+fn help_teaches_and_completions_complete() {
+    let help = flopwise(&["--help"]);
+    assert_eq!(help.code, 0);
+    insta::assert_snapshot!(help.stdout);
+    for shell in ["bash", "zsh", "fish"] {
+        let ran = flopwise(&["completions", shell]);
+        assert!(ran.code == 0 && ran.stdout.contains("report"), "{shell}");
+    }
+}
+
+#[test]
+fn a_reader_that_leaves_is_no_error() {
+    use std::process::{Command, Stdio};
+    let mut child = Command::new(env!("CARGO_BIN_EXE_flopwise"))
+        .args(["count", "swin_t", "--json"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(output.stderr.is_empty());
+}
