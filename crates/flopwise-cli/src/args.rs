@@ -186,6 +186,9 @@ fn binding(text: &str) -> Result<(String, i128), String> {
 }
 
 fn overhead(text: &str) -> Result<Seconds, String> {
+    if !text.trim_end().ends_with('s') {
+        return Err("write a time with its unit, for instance 5us".to_owned());
+    }
     let time: Seconds = text.parse().map_err(|error| format!("{error}"))?;
     match time.0.is_finite() && 0.0 <= time.0 {
         true => Ok(time),

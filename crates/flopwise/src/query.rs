@@ -116,7 +116,7 @@ fn models() -> Result<Vec<ModelEntry>, Error> {
             name,
             description,
             inputs: inputs.collect::<Vec<_>>().join(", "),
-            parameters: work.parameters.to_string(),
+            parameters: work.stored(&Bindings::default()).map(|stored| stored.parameters),
             macs: work.total.macs.0.to_string(),
         })
     };
@@ -147,8 +147,6 @@ impl Counting {
         let counted = match &bound {
             Some(bound) => Some(Counted {
                 total: bound.total,
-                weight_bytes: bound.weight_bytes,
-                buffer_bytes: bound.buffer_bytes,
                 peak_activation_bytes: cost::memory(graph, &all)?.peak_activation_bytes,
                 rows: group(&nodes, query.grouping),
             }),
@@ -160,7 +158,8 @@ impl Counting {
             symbols: graph.symbols.clone(),
             bindings: given.0.clone(),
             assumed: assumed.clone(),
-            formula: formula(&work, &given),
+            formula: formula(graph, &work, &given),
+            stored: work.stored(&all),
             counted,
             is_lower_bound: !unknown.is_empty(),
             unknown,
@@ -189,8 +188,14 @@ fn assumed_bindings(graph: &Graph, given: &Bindings) -> BTreeMap<String, i128> {
     assumed.collect()
 }
 
-fn formula(work: &Work, given: &Bindings) -> Formula {
-    let written = |dim: &Dim| given.substitute(dim).to_string();
+/// The totals in symbols. Where only some symbols are bound their values are put in; with all
+/// bound the numbers stand elsewhere, and the formula stays whole.
+fn formula(graph: &Graph, work: &Work, given: &Bindings) -> Formula {
+    let is_partial = graph.symbols.iter().any(|symbol| !given.0.contains_key(&symbol.name));
+    let written = |dim: &Dim| match is_partial {
+        true => given.substitute(dim).to_string(),
+        false => dim.to_string(),
+    };
     Formula {
         macs: written(&work.total.macs.0),
         other_ops: written(&work.total.other_ops.0),

@@ -90,7 +90,7 @@ counts! {
 }
 
 macro_rules! rates {
-    ($($(#[$doc:meta])* $name:ident, $symbol:literal, $example:literal;)*) => {$(
+    ($($(#[$doc:meta])* $name:ident, $symbol:literal, $write:ident, $example:literal;)*) => {$(
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd, Serialize, Deserialize)]
         #[serde(transparent)]
@@ -136,7 +136,7 @@ macro_rules! rates {
                 let text = if formatter.alternate() {
                     format!("{} {}", self.0, $symbol)
                 } else {
-                    si_quantity(self.0, $symbol)
+                    $write(self.0, $symbol)
                 };
                 formatter.pad(&text)
             }
@@ -157,17 +157,17 @@ macro_rules! rates {
 
 rates! {
     /// Time.
-    Seconds, "s", "4.2 ms";
+    Seconds, "s", si_quantity, "4.2 ms";
     /// Floating-point operations per second, often written FLOPS.
-    FlopsPerSec, "FLOP/s", "312 TFLOP/s";
+    FlopsPerSec, "FLOP/s", si_quantity, "312 TFLOP/s";
     /// Bandwidth; prints in powers of 1000, as data sheets do.
-    BytesPerSec, "B/s", "34.1 GB/s";
-    /// Arithmetic intensity; a machine's ridge point has the same unit.
-    FlopsPerByte, "FLOP/B", "3.5 FLOP/B";
+    BytesPerSec, "B/s", si_quantity, "34.1 GB/s";
+    /// Arithmetic intensity; a machine's ridge point has the same unit. Prints without prefix.
+    FlopsPerByte, "FLOP/B", plain_quantity, "3.5 FLOP/B";
     /// Cycles per second.
-    Hertz, "Hz", "3.67 GHz";
-    /// Items (images, sequences, tokens) per second.
-    PerSec, "/s", "117 /s";
+    Hertz, "Hz", si_quantity, "3.67 GHz";
+    /// Samples (images, sequences) per second. Prints without prefix.
+    SamplesPerSec, "samples/s", plain_quantity, "117 samples/s";
 }
 
 impl Macs {
@@ -251,6 +251,24 @@ fn si_quantity(quantity: f64, symbol: &str) -> String {
     let exponent: i64 = exponent.parse().expect("`{:e}` writes an integer exponent");
     let sign = if quantity < 0.0 { "-" } else { "" };
     format!("{sign}{}", with_prefix(four, exponent, symbol))
+}
+
+/// Four digits without a prefix, for units that nobody scales: `0.24 FLOP/B`, `7,213 samples/s`.
+fn plain_quantity(quantity: f64, symbol: &str) -> String {
+    if !quantity.is_finite() || quantity == 0.0 {
+        return format!("{quantity} {symbol}");
+    }
+    let magnitude = quantity.abs().log10().floor();
+    if 3.0 <= magnitude && magnitude < 30.0 {
+        return format!("{} {symbol}", grouped(quantity.round() as u128));
+    }
+    let n_decimals = (3.0 - magnitude).clamp(0.0, 12.0) as usize;
+    let number = format!("{quantity:.n_decimals$}");
+    let number = match number.contains('.') {
+        true => number.trim_end_matches('0').trim_end_matches('.'),
+        false => &number,
+    };
+    format!("{number} {symbol}")
 }
 
 /// Writes `four` / 1000 x 10^`exponent` under the largest prefix not above it.
@@ -410,6 +428,19 @@ mod tests {
         check(2.5e-12, "0.003 ns");
         check(-3.0, "-3 s");
         check(f64::INFINITY, "inf s");
+    }
+
+    #[test]
+    fn intensities_print_without_prefix() {
+        let check = |value: f64, expected: &str| {
+            assert_eq!(FlopsPerByte(value).to_string(), expected);
+            assert_eq!(expected.parse::<FlopsPerByte>().unwrap().to_string(), expected);
+        };
+        check(0.24, "0.24 FLOP/B");
+        check(0.001_234_5, "0.001235 FLOP/B");
+        check(5.696_1, "5.696 FLOP/B");
+        check(192.04, "192 FLOP/B");
+        check(7213.4, "7,213 FLOP/B");
     }
 
     #[test]

@@ -11,6 +11,9 @@ use flopwise::report::{Report, html};
 const MARK: &str = "content=\"flopwise";
 
 pub(super) fn run(args: &ReportArgs) -> anyhow::Result<Outcome> {
+    if let Some(path) = &args.html {
+        output::check_place(path, MARK)?;
+    }
     let report = answer(&Query::Page(estimate_query(&args.choice, &args.machine)?))?;
     let Report::Page(page) = &report else { unreachable!("a page query has a page report") };
     output::print(&report, args.choice.json)?;

@@ -1,6 +1,8 @@
 //! The integration tests, one binary: the built program from outside, and the tidiness of the
 //! whole workspace.
 
+#![allow(clippy::unwrap_used)] // a panic is how a test fails
+
 mod bad_input;
 mod commands;
 mod run;

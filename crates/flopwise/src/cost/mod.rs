@@ -19,7 +19,7 @@ mod tests;
 mod totals;
 
 pub use memory::{Memory, memory};
-pub use totals::{BoundWork, Counts};
+pub use totals::{BoundWork, Counts, Stored};
 
 use crate::graph::{Dim, Graph, Node, NodeId, Op, Role, TensorId, TensorType};
 use std::collections::HashSet;

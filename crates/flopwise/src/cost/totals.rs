@@ -69,6 +69,13 @@ pub struct BoundWork {
     pub nodes: Vec<(NodeId, Option<Counts>)>,
     /// The sum; a lower bound when any node is `None`.
     pub total: Counts,
+}
+
+/// What a model stores, in numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Trained numbers; tied weights count once.
+    pub parameters: u128,
     /// Bytes of the parameters as stored.
     pub weight_bytes: Bytes,
     /// Bytes of untrained stored tensors.
@@ -76,6 +83,17 @@ pub struct BoundWork {
 }
 
 impl Work {
+    /// What the model stores; `None` only if a weight's size hangs on an open symbol.
+    #[must_use]
+    pub fn stored(&self, bindings: &Bindings) -> Option<Stored> {
+        let value = |dim: &Dim| count(dim, bindings).ok();
+        Some(Stored {
+            parameters: value(&self.parameters)?,
+            weight_bytes: Bytes(value(&self.weight_bytes)?),
+            buffer_bytes: Bytes(value(&self.buffer_bytes)?),
+        })
+    }
+
     /// Evaluates every count.
     ///
     /// # Errors
@@ -97,9 +115,7 @@ impl Work {
         }
         // Weights that only an uncounted node reads, or that nothing reads, are still parameters.
         total.parameters = count(&self.parameters, bindings)?;
-        let weight_bytes = Bytes(count(&self.weight_bytes, bindings)?);
-        let buffer_bytes = Bytes(count(&self.buffer_bytes, bindings)?);
-        Ok(BoundWork { nodes, total, weight_bytes, buffer_bytes })
+        Ok(BoundWork { nodes, total })
     }
 }
 

@@ -4,7 +4,7 @@ use crate::cost::{BoundWork, Counts};
 use crate::error::Error;
 use crate::graph::{Graph, Kind, NodeId, Role};
 use crate::machine::{ComputeKind, Profile};
-use crate::units::{BytesPerSec, FlopsPerByte, FlopsPerSec, PerSec, Seconds};
+use crate::units::{BytesPerSec, FlopsPerByte, FlopsPerSec, SamplesPerSec, Seconds};
 use flopwise_formats::Format;
 use std::collections::BTreeMap;
 
@@ -102,7 +102,7 @@ pub struct Estimate {
     /// The sum over nodes, which run one after the other.
     pub time: Seconds,
     /// Passes per second.
-    pub passes: PerSec,
+    pub passes: SamplesPerSec,
     /// Model FLOPs over time.
     pub achieved: FlopsPerSec,
     /// Achieved over peak (MFU).
@@ -141,7 +141,7 @@ pub fn estimate(
         return Err(Error::new("holds no operation that takes time"));
     }
     let mut time_by_bound = BTreeMap::new();
-    for node in &nodes {
+    for node in nodes.iter().filter(|node| 0.0 < node.time.0) {
         let total = time_by_bound.entry(node.bound).or_insert(Seconds(0.0));
         *total = *total + node.time;
     }
@@ -154,7 +154,7 @@ pub fn estimate(
         machine: profile.machine.name.clone(),
         rates,
         time,
-        passes: PerSec(1.0 / time.0),
+        passes: SamplesPerSec(1.0 / time.0),
         achieved,
         share_of_peak: achieved / rates.peak,
         intensity: flops / work.total.bytes(),
@@ -204,10 +204,15 @@ fn rates(
         Some(gemm) => {
             let [m, n, k] = gemm.shape.unwrap_or_default();
             let threads = gemm.threads;
+            let sampled = gemm.flops_per_s;
             let text = format!(
                 "matrix products, convolutions and attention of any shape run at the {} that a \
-                 {m}x{n}x{k} {format} GEMM reached on {threads} threads",
-                FlopsPerSec(gemm.flops_per_s.median)
+                 {m}x{n}x{k} {format} GEMM reached on {threads} threads ({} of {} slices clean, \
+                 the middle half within {:.0} %)",
+                FlopsPerSec(sampled.median),
+                sampled.samples,
+                sampled.taken,
+                100.0 * sampled.spread
             );
             assumptions.push(Assumption { text });
             FlopsPerSec(gemm.flops_per_s.median)

@@ -42,7 +42,7 @@ pub enum BuildError {
         /// Its size.
         size: String,
     },
-    /// More axes than [`MAX_RANK`].
+    /// More axes than any real tensor.
     #[error("tensor `{tensor}` has {rank} axes, the limit is {MAX_RANK}")]
     RankTooLarge {
         /// The tensor.
@@ -50,7 +50,7 @@ pub enum BuildError {
         /// How many axes.
         rank: usize,
     },
-    /// More nodes than [`MAX_NODES`].
+    /// More nodes than any real graph.
     #[error("the graph has more than {MAX_NODES} nodes")]
     TooManyNodes,
 }

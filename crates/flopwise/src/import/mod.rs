@@ -62,5 +62,24 @@ pub fn from_bytes(name: &str, bytes: Bytes, folder: &Path) -> Result<Graph, Erro
     if bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(b"PK\x05\x06") {
         return pt2::import(name, &bytes);
     }
+    if let Some(kind) = unread_kind(&bytes) {
+        return Err(Error::new(format!("is {kind}, which this version does not read"))
+            .remedy("give an .onnx or .pt2 export of the model"));
+    }
     onnx::import(name, bytes, folder)
+}
+
+/// Files people have beside a graph, told by their first bytes.
+fn unread_kind(bytes: &[u8]) -> Option<&'static str> {
+    let is_json = bytes.trim_ascii_start().starts_with(b"{");
+    // 8 bytes of length, then a JSON header (safetensors format description).
+    let is_safetensors = bytes.get(5..9) == Some(b"\0\0\0{");
+    match bytes {
+        _ if bytes.starts_with(b"GGUF") => Some("a GGUF file"),
+        _ if is_safetensors => Some("a safetensors file"),
+        _ if is_json => Some("a JSON file"),
+        _ if bytes.starts_with(b"\x89HDF") => Some("an HDF5 (Keras) file"),
+        _ if bytes.get(4..8) == Some(b"TFL3") => Some("a TensorFlow Lite file"),
+        _ => None,
+    }
 }

@@ -4,13 +4,13 @@
 //! `page.html`.
 
 use super::{Costly, CountReport, Counted, EstimateReport, NodeRow, roofline_svg};
-use crate::cost::Counts;
+use crate::cost::{Counts, Stored};
 use crate::estimate::{Bound, Estimate, NodeEstimate};
 use crate::graph::Symbol;
 use crate::machine::{
     ComputeKind, ComputeRate, Host, MemoryLevel, MemoryOp, MemoryRate, Profile, Sampled,
 };
-use crate::units::{Bytes, BytesPerSec, FlopsPerSec, PerSec, grouped};
+use crate::units::{Bytes, BytesPerSec, FlopsPerSec, SamplesPerSec, grouped};
 use minijinja::{Environment, UndefinedBehavior, Value, context};
 use std::fmt::Display;
 
@@ -99,7 +99,7 @@ fn cards(report: &EstimateReport) -> Vec<Value> {
         let least = if report.count.is_lower_bound { least } else { "" };
         context! { label, least, figure, remark }
     };
-    let samples = PerSec(report.batch as f64 * estimate.passes.0);
+    let samples = SamplesPerSec(report.batch as f64 * estimate.passes.0);
     let longest = estimate.time_by_bound.get(&estimate.bound);
     let limited = longest.map(|time| {
         format!("{} of the time is in nodes that wait for it", percent(*time / estimate.time))
@@ -193,7 +193,7 @@ fn totals(count: &CountReport, counted: &Counted) -> Vec<Value> {
     let least_row = |name: &str, short: String, full: String, meaning: &str| {
         context! { name, least => at_least(count), short, full, meaning }
     };
-    let Counts { macs, other_ops, transcendental_ops, bytes_read, bytes_written, parameters } =
+    let Counts { macs, other_ops, transcendental_ops, bytes_read, bytes_written, .. } =
         counted.total;
     let (flops, bytes) = (counted.total.model_flops(), counted.total.bytes());
     let full = |count: u128, unit: &str| format!("{} {unit}", grouped(count));
@@ -203,9 +203,14 @@ fn totals(count: &CountReport, counted: &Counted) -> Vec<Value> {
     let least_memory = |name: &str, bytes: Bytes, meaning: &str| {
         least_row(name, bytes.to_string(), full(bytes.0, "B"), meaning)
     };
-    let mut rows = vec![
-        row("parameters", short(parameters), grouped(parameters), "trained numbers"),
-        memory("weights", counted.weight_bytes, "the parameters as stored"),
+    let mut rows = Vec::new();
+    if let Some(Stored { parameters, weight_bytes, buffer_bytes }) = count.stored {
+        let trained = "trained numbers";
+        rows.push(row("parameters", short(parameters), grouped(parameters), trained));
+        rows.push(memory("weights", weight_bytes, "the parameters as stored"));
+        rows.push(memory("buffers", buffer_bytes, "untrained stored tensors"));
+    }
+    rows.extend([
         least_row("MACs", macs.to_string(), full(macs.0, "MAC"), "multiply-accumulates"),
         least_row("model FLOPs", flops.to_string(), full(flops.0, "FLOP"), "2 per MAC"),
         least_row(
@@ -228,10 +233,7 @@ fn totals(count: &CountReport, counted: &Counted) -> Vec<Value> {
             counted.peak_activation_bytes,
             "the most that inputs and results take at once",
         ),
-    ];
-    if counted.buffer_bytes != Bytes(0) {
-        rows.push(memory("buffers", counted.buffer_bytes, "untrained stored tensors"));
-    }
+    ]);
     rows
 }
 

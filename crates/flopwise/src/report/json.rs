@@ -187,7 +187,13 @@ fn node(node: &NodeRow) -> NodeJson<'_> {
 }
 
 fn totals(report: &CountReport) -> TotalsJson {
-    let Some(counted) = &report.counted else { return TotalsJson::default() };
+    let stored = TotalsJson {
+        parameters: report.stored.map(|stored| stored.parameters),
+        weight_bytes: report.stored.map(|stored| stored.weight_bytes.0),
+        buffer_bytes: report.stored.map(|stored| stored.buffer_bytes.0),
+        ..TotalsJson::default()
+    };
+    let Some(counted) = &report.counted else { return stored };
     let total = &counted.total;
     TotalsJson {
         macs: Some(total.macs.0),
@@ -195,12 +201,10 @@ fn totals(report: &CountReport) -> TotalsJson {
         hardware_flops: Some(total.hardware_flops().0),
         other_ops: Some(total.other_ops.0),
         transcendental_ops: Some(total.transcendental_ops.0),
-        parameters: Some(total.parameters),
-        weight_bytes: Some(counted.weight_bytes.0),
-        buffer_bytes: Some(counted.buffer_bytes.0),
         activation_bytes: Some(counted.peak_activation_bytes.0),
         bytes_read: Some(total.bytes_read.0),
         bytes_written: Some(total.bytes_written.0),
+        ..stored
     }
 }
 
@@ -307,17 +311,17 @@ struct ModelJson<'a> {
     name: &'a str,
     description: &'a str,
     inputs: &'a str,
-    parameters: &'a str,
+    parameters: Option<u128>,
     macs: &'a str,
 }
 
 fn models(entries: &[ModelEntry]) -> ModelsJson<'_> {
-    let model =
-        |entry: &'_ ModelEntry| -> (&'static str, &'static str) { (entry.name, entry.description) };
-    let models = entries.iter().map(|entry| {
-        let (name, description) = model(entry);
-        let (inputs, parameters, macs) = (&*entry.inputs, &*entry.parameters, &*entry.macs);
-        ModelJson { name, description, inputs, parameters, macs }
+    let models = entries.iter().map(|entry| ModelJson {
+        name: entry.name,
+        description: entry.description,
+        inputs: &entry.inputs,
+        parameters: entry.parameters,
+        macs: &entry.macs,
     });
     ModelsJson { schema: SCHEMA, kind: "models", models: models.collect() }
 }

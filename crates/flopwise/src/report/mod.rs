@@ -6,8 +6,6 @@ mod groups;
 mod html;
 mod json;
 mod svg;
-#[cfg(test)]
-mod tests;
 mod text;
 
 pub use groups::{Grouping, Row, group};
@@ -16,7 +14,7 @@ pub use json::json;
 pub use svg::roofline_svg;
 pub use text::{Paint, text};
 
-use crate::cost::Counts;
+use crate::cost::{Counts, Stored};
 use crate::estimate::Estimate;
 use crate::graph::Symbol;
 use crate::machine::Profile;
@@ -50,8 +48,10 @@ pub struct CountReport {
     pub bindings: BTreeMap<String, i128>,
     /// Values assumed because the user gave none.
     pub assumed: BTreeMap<String, i128>,
-    /// Totals in symbols, with the user's bindings put in.
+    /// Totals in symbols; where only some symbols are bound, with those put in.
     pub formula: Formula,
+    /// Parameters and their bytes; `None` only if a weight's size hangs on an open symbol.
+    pub stored: Option<Stored>,
     /// Totals in numbers; `None` while a symbol has no value, given or assumed.
     pub counted: Option<Counted>,
     /// Whether something could not be counted, so that every total is a lower bound.
@@ -86,10 +86,6 @@ pub struct Formula {
 pub struct Counted {
     /// Sum over all counted nodes.
     pub total: Counts,
-    /// Bytes of the parameters as stored.
-    pub weight_bytes: Bytes,
-    /// Bytes of untrained stored tensors.
-    pub buffer_bytes: Bytes,
     /// The most that inputs and results take at once.
     pub peak_activation_bytes: Bytes,
     /// The rows asked for, the costliest first.
@@ -195,7 +191,7 @@ pub struct ModelEntry {
     /// The inputs it takes: `x [batch, 3, 224, 224] fp32`.
     pub inputs: String,
     /// Trained numbers.
-    pub parameters: String,
+    pub parameters: Option<u128>,
     /// Multiply-accumulates as a formula.
     pub macs: String,
 }

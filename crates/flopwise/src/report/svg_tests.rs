@@ -1,14 +1,16 @@
 //! Tests of the roofline drawing, and the report that they and those of the page are made on.
 
 use super::{BOTTOM, LEFT, MAX_MARKS, RIGHT, TOP, roofline_svg};
-use crate::cost::Counts;
+use crate::cost::{Counts, Stored};
 use crate::estimate::{Assumption, Bound, Estimate, NodeEstimate, Rates};
 use crate::graph::NodeId;
 use crate::machine::Profile;
 use crate::report::{
     Costly, CountReport, Counted, EstimateReport, Formula, Grouping, NodeRow, Point,
 };
-use crate::units::{Bytes, BytesPerSec, FlopsPerByte, FlopsPerSec, Macs, Ops, PerSec, Seconds};
+use crate::units::{
+    Bytes, BytesPerSec, FlopsPerByte, FlopsPerSec, Macs, Ops, SamplesPerSec, Seconds,
+};
 use proptest::prelude::{Strategy, any, prop, prop_oneof, proptest};
 use std::collections::BTreeMap;
 
@@ -112,13 +114,12 @@ fn count_report(nodes: Vec<NodeRow>, total: Counts) -> CountReport {
             bytes_read: text("6604000"),
             bytes_written: text("0"),
         },
-        counted: Some(Counted {
-            total,
+        stored: Some(Stored {
+            parameters: 1_000_000,
             weight_bytes: Bytes(4_000_000),
             buffer_bytes: Bytes(128),
-            peak_activation_bytes: Bytes(1_600_000),
-            rows: Vec::new(),
         }),
+        counted: Some(Counted { total, peak_activation_bytes: Bytes(1_600_000), rows: Vec::new() }),
         is_lower_bound: false,
         unknown: Vec::new(),
         grouping: Grouping::Kind,
@@ -150,7 +151,7 @@ fn estimate(total: Counts, bounds: [(f64, Bound); 3]) -> Estimate {
         rates,
         nodes: nodes.collect(),
         time,
-        passes: PerSec(1.0 / time.0),
+        passes: SamplesPerSec(1.0 / time.0),
         achieved,
         share_of_peak: achieved / rates.peak,
         intensity: total.model_flops() / total.bytes(),

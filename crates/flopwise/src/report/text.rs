@@ -4,10 +4,9 @@ use super::{
     Costly, CountReport, Counted, EstimateReport, Grouping, ModelEntry, Report, Row, Unknown,
 };
 use crate::machine::{ComputeKind, ComputeRate, MemoryRate, Profile};
-use crate::units::{Bytes, BytesPerSec, FlopsPerSec, PerSec, grouped};
+use crate::units::{Bytes, BytesPerSec, FlopsPerSec, SamplesPerSec, grouped};
 use comfy_table::{CellAlignment, Table, presets};
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
 /// Whether headings are bold and notes yellow. Colour never carries meaning of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +31,9 @@ pub fn text(report: &Report, paint: Paint) -> String {
         Report::Measure(profile) => page.profile(profile),
         Report::Estimate(report) => {
             page.model_line(&report.count);
+            page.unknown(&report.count.unknown);
             page.answer(report);
+            page.notes(report.count.notes.iter().map(|note| note.text.as_str()));
         }
         Report::Page(report) => {
             page.model(&report.count);
@@ -68,7 +69,7 @@ impl Page {
 
     /// `  label    value    remark`, aligned.
     fn fact(&mut self, label: &str, value: &str, remark: &str) {
-        self.line(&format!("  {label:<20} {value:<24} {remark}"));
+        self.line(&format!("  {label:<21} {value:<24} {remark}"));
     }
 
     fn notes<'n>(&mut self, notes: impl Iterator<Item = &'n str>) {
@@ -99,6 +100,14 @@ impl Page {
     fn model(&mut self, report: &CountReport) {
         self.model_line(report);
         let least = if report.is_lower_bound { "at least " } else { "" };
+        if let Some(stored) = &report.stored {
+            let weights = stored.weight_bytes.to_string();
+            self.fact("parameters", &grouped(stored.parameters), &weights);
+            if stored.buffer_bytes != Bytes(0) {
+                let buffers = stored.buffer_bytes;
+                self.fact("buffers", &format!("{} B", grouped(buffers.0)), &buffers.to_string());
+            }
+        }
         match &report.counted {
             Some(counted) => self.totals(counted, least),
             None => {
@@ -126,7 +135,6 @@ impl Page {
     fn totals(&mut self, counted: &Counted, least: &str) {
         let total = &counted.total;
         let exact = |count: u128| format!("{least}{}", grouped(count));
-        self.fact("parameters", &grouped(total.parameters), &memory(counted.weight_bytes));
         self.fact("MACs", &exact(total.macs.0), &total.macs.to_string());
         let flops = total.model_flops();
         self.fact("model FLOPs", &exact(flops.0), &format!("{flops}, 2 per MAC"));
@@ -135,13 +143,9 @@ impl Page {
         self.fact("transcendental ops", &transcendental, "exp, division, root, erf ...");
         let traffic = total.bytes();
         let moved = format!("{traffic}, no reuse between nodes");
-        self.fact("bytes moved", &exact(traffic.0), &moved);
+        self.fact("bytes moved", &format!("{} B", exact(traffic.0)), &moved);
         let peak = counted.peak_activation_bytes;
-        self.fact("peak activations", &exact(peak.0), &memory(peak));
-        if counted.buffer_bytes != Bytes(0) {
-            let buffers = counted.buffer_bytes;
-            self.fact("buffers", &grouped(buffers.0), &memory(buffers));
-        }
+        self.fact("peak activations", &format!("{} B", exact(peak.0)), &peak.to_string());
     }
 
     fn unknown(&mut self, unknown: &[Unknown]) {
@@ -223,10 +227,15 @@ impl Page {
         let least = if report.count.is_lower_bound { "at least " } else { "" };
         self.heading(&format!("Estimate on {}", estimate.machine));
         self.fact("time", &format!("{least}{}", estimate.time), "one forward pass");
-        let samples = PerSec(report.batch as f64 * estimate.passes.0);
-        self.fact("throughput", &samples.to_string(), &format!("samples, {} a pass", report.batch));
-        let share = format!("{:.1} % of peak", 100.0 * estimate.share_of_peak);
-        self.fact("achieved", &estimate.achieved.to_string(), &format!("{share} (MFU)"));
+        let samples = SamplesPerSec(report.batch as f64 * estimate.passes.0);
+        let samples = match report.count.is_lower_bound {
+            true => format!("at most {samples}"),
+            false => samples.to_string(),
+        };
+        self.fact("throughput", &samples, &format!("{} a pass", report.batch));
+        let counted = if report.count.is_lower_bound { "the counted part: " } else { "" };
+        let share = format!("{counted}{:.1} % of peak (MFU)", 100.0 * estimate.share_of_peak);
+        self.fact("achieved", &estimate.achieved.to_string(), &share);
         let side = if estimate.intensity < estimate.ridge_point { "below" } else { "above" };
         let ridge = format!("{side} the ridge point, {}", estimate.ridge_point);
         self.fact("intensity", &estimate.intensity.to_string(), &ridge);
@@ -270,7 +279,7 @@ impl Page {
     fn models(&mut self, entries: &[ModelEntry]) {
         let mut table = table(&["name", "parameters", "MACs", "inputs"]);
         for entry in entries {
-            let parameters = entry.parameters.parse().map_or(entry.parameters.clone(), grouped);
+            let parameters = entry.parameters.map_or_else(|| "?".to_owned(), grouped);
             let name = entry.name.to_owned();
             table.add_row(vec![name, parameters, entry.macs.clone(), entry.inputs.clone()]);
         }
@@ -283,18 +292,14 @@ fn bindings(given: &BTreeMap<String, i128>, assumed: &BTreeMap<String, i128>) ->
     let write = |pairs: &BTreeMap<String, i128>| {
         pairs.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(", ")
     };
-    let mut text = String::new();
-    if !given.is_empty() {
-        let _ = write!(text, " at {}", write(given));
+    let assumed =
+        (!assumed.is_empty()).then(|| format!("{} (assumed; --bind changes it)", write(assumed)));
+    let given = (!given.is_empty()).then(|| write(given));
+    match (given, assumed) {
+        (None, None) => String::new(),
+        (Some(one), None) | (None, Some(one)) => format!(" at {one}"),
+        (Some(given), Some(assumed)) => format!(" at {given}, {assumed}"),
     }
-    if !assumed.is_empty() {
-        let _ = write!(text, " at {} (assumed; --bind changes it)", write(assumed));
-    }
-    text
-}
-
-fn memory(bytes: Bytes) -> String {
-    bytes.to_string()
 }
 
 fn percent(share: f64) -> String {

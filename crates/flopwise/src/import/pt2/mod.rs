@@ -37,7 +37,10 @@ const NO_MAXIMUM: i128 = 1 << 61;
 
 /// Reads a `.pt2` archive.
 pub(super) fn import(name: &str, file: &[u8]) -> Result<Graph, Error> {
-    let mut archive = zip::ZipArchive::new(Cursor::new(file))
+    // The archive starts at byte 0, as its first bytes said. Left to guess, the reader is misled by
+    // the zip64 records that PyTorch writes: they can be as long as a member's header.
+    let config = zip::read::Config { archive_offset: zip::read::ArchiveOffset::Known(0) };
+    let mut archive = zip::ZipArchive::with_config(config, Cursor::new(file))
         .map_err(|error| Error::new(format!("is a damaged zip file: {error}")))?;
     if MAX_MEMBERS < archive.len() {
         return Err(Error::new(format!("holds {} members", archive.len())));
@@ -46,7 +49,8 @@ pub(super) fn import(name: &str, file: &[u8]) -> Result<Graph, Error> {
         return Err(Error::new("is a zip file without an exported program (models/model.json)")
             .remedy("write it with torch.export.save(torch.export.export(model, inputs), FILE)"));
     };
-    let json = read_member(&mut archive, &program_name)?;
+    let mut json = read_member(&mut archive, &program_name)?;
+    null_bare_words(&mut json);
     let program: ExportedProgram =
         serde_json::from_slice(&json).map_err(|error| malformed(&program_name, &error))?;
     let weights_json = match find_member(&archive, |m| m.ends_with("model_weights_config.json")) {
@@ -103,6 +107,30 @@ fn read_member(
         return Err(Error::new(format!("inflates to more than {limit} MiB, refused")).at(place()));
     }
     Ok(bytes)
+}
+
+/// PyTorch 2.5 writes an open upper bound as a bare `Infinity`, which is Python but not JSON. Such
+/// words outside strings become `null`, blank-padded in place.
+fn null_bare_words(json: &mut [u8]) {
+    const WORDS: [&[u8]; 3] = [b"-Infinity", b"Infinity", b"NaN"];
+    let (mut at, mut in_string) = (0, false);
+    while at < json.len() {
+        match (in_string, json[at]) {
+            (true, b'\\') => at += 1,
+            (_, b'"') => in_string = !in_string,
+            (false, b'-' | b'I' | b'N') => {
+                if let Some(word) = WORDS.iter().find(|word| json[at..].starts_with(word)) {
+                    // `NaN` is shorter than `null`; a number serves where nothing is read.
+                    let value: &[u8] = if word.len() < 4 { b"0" } else { b"null" };
+                    json[at..at + word.len()].fill(b' ');
+                    json[at..at + value.len()].copy_from_slice(value);
+                    at += word.len() - 1;
+                }
+            }
+            _ => {}
+        }
+        at += 1;
+    }
 }
 
 /// PyTorch's dtype codes (schema.py, `ScalarType`).

@@ -64,7 +64,10 @@ pub(super) fn lower(call: &Call, builder: &Builder) -> Result<Lowered> {
         Aten::copies,
     ];
     let lowered = families.iter().find_map(|family| family(&aten, call.base()).transpose());
-    lowered.unwrap_or_else(|| Err(format!("no rule for {}", call.node.target)))
+    lowered.unwrap_or_else(|| {
+        let target = &call.node.target;
+        Err(format!("no rule for {}", target.strip_prefix("torch.ops.").unwrap_or(target)))
+    })
 }
 
 struct Aten<'l, 'c, 'a> {

@@ -1,0 +1,59 @@
+//! What the fuzz targets share.
+
+use bytes::Bytes;
+use flopwise::graph::Bindings;
+use flopwise::{cost, import};
+use std::path::Path;
+
+/// Imports, counts and binds whatever `data` is.
+pub fn count(data: &[u8]) {
+    let Ok(graph) = import::from_bytes("fuzz", Bytes::copy_from_slice(data), Path::new("")) else {
+        return;
+    };
+    let work = cost::work(&graph);
+    let typed: Vec<_> = graph.symbols.iter().map(|symbol| (symbol.name.clone(), 3)).collect();
+    if let Ok(bindings) = Bindings::resolve(&graph, &typed) {
+        let _ = work.bind(&graph, &bindings);
+        let _ = cost::memory(&graph, &bindings);
+    }
+}
+
+/// A stored zip archive with `program` as its only member.
+pub fn archive(program: &[u8]) -> Vec<u8> {
+    const NAME: &[u8] = b"m/models/model.json";
+    let crc = crc32(program).to_le_bytes();
+    let size = (program.len() as u32).to_le_bytes();
+    // Version, flags, method, time, date, CRC, sizes, name length, extra length (APPNOTE 4.3.7).
+    let common = [
+        &[20, 0, 0, 0, 0, 0, 0, 0, 0, 0][..],
+        &crc,
+        &size,
+        &size,
+        &(NAME.len() as u16).to_le_bytes(),
+        &[0, 0],
+    ]
+    .concat();
+    let local = [b"PK\x03\x04", &common[..], NAME].concat();
+    let mut file = [&local[..], program].concat();
+    let directory_at = (file.len() as u32).to_le_bytes();
+    let directory =
+        [b"PK\x01\x02", &[20, 0][..], &common, &[0; 10], &[0; 4], NAME].concat();
+    let directory_size = (directory.len() as u32).to_le_bytes();
+    file.extend(directory);
+    file.extend(b"PK\x05\x06\0\0\0\0\x01\0\x01\0");
+    file.extend(directory_size);
+    file.extend(directory_at);
+    file.extend([0, 0]);
+    file
+}
+
+fn crc32(data: &[u8]) -> u32 {
+    let mut crc = !0u32;
+    for byte in data {
+        crc ^= u32::from(*byte);
+        for _ in 0..8 {
+            crc = (crc >> 1) ^ (0xEDB8_8320 & (!(crc & 1)).wrapping_add(1));
+        }
+    }
+    !crc
+}
