@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make the small hand-written test models: `unknown_operator.onnx` and `linear.pt2`.
+"""Make the small hand-written test models: `unknown_operator.onnx`, `linear.pt2` and `abcdefgh.pt2`.
 
     python tools/make_test_files.py
 
@@ -34,14 +34,27 @@ def unknown_operator():
     onnx.save(helper.make_model(graph, opset_imports=opsets), DATA / "onnx/unknown_operator.onnx")
 
 
-def linear():
+def linear_program():
     model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU()).eval()
     batch = torch.export.Dim("batch", min=1, max=64)
-    program = torch.export.export(model, (torch.randn(2, 4),), dynamic_shapes=({0: batch},))
+    return torch.export.export(model, (torch.randn(2, 4),), dynamic_shapes=({0: batch},))
+
+
+def linear():
     saved = io.BytesIO()
-    torch.export.save(program, saved)
+    torch.export.save(linear_program(), saved)
     strip(saved, DATA / "pt2/linear.pt2")
+
+
+def eight_letters():
+    """As torch writes it, with zip64 records. With a stem of eight letters the first member's header is as long as those
+    records, and a reader that guesses where the archive begins guesses wrong."""
+    program = linear_program()
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)
+    torch.export.save(program, DATA / "pt2/abcdefgh.pt2")
 
 
 unknown_operator()
 linear()
+eight_letters()

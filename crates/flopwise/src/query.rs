@@ -341,10 +341,14 @@ fn points(nodes: &[NodeRow], work: &BoundWork, estimate: &Estimate) -> Vec<Point
     let timed = estimate.nodes.iter().filter(|node| 0.0 < node.time.0);
     let points = timed.filter_map(|node| {
         let row = &nodes[node.node.0];
-        let flops = work.nodes[node.node.0].1?.model_flops();
-        let rate: FlopsPerSec = flops / node.time;
+        let counts = work.nodes[node.node.0].1?;
+        let operations = counts.every_operation();
+        if operations.0 == 0 || counts.bytes().0 == 0 {
+            return None;
+        }
+        let rate: FlopsPerSec = operations / node.time;
         let (name, kind) = (row.name.clone(), row.kind);
-        let intensity = node.intensity?;
+        let intensity = operations / counts.bytes();
         Some(Point { name, kind, intensity, rate, seconds: node.time, bound: node.bound })
     });
     points.collect()

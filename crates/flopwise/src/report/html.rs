@@ -112,12 +112,7 @@ fn cards(report: &EstimateReport) -> Vec<Value> {
             estimate.time.to_string(),
             format!("one forward pass of {} {batch}", report.batch),
         ),
-        card(
-            "Throughput",
-            "at most",
-            samples.to_string(),
-            format!("samples, {} a pass", report.batch),
-        ),
+        card("Throughput", "at most", samples.to_string(), format!("{} a pass", report.batch)),
         card(
             "Share of peak (MFU)",
             "counted part:",

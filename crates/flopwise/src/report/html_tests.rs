@@ -31,7 +31,7 @@ fn the_page_holds_the_answer() {
     for figure in [
         "<h1>tiny on box</h1>",
         "1.172 ms",
-        "853.2 /s",
+        "853.2 samples/s",
         "75.0 %",
         "155.3 GFLOP/s of 207 GFLOP/s",
         "compute",

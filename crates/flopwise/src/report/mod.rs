@@ -141,7 +141,7 @@ pub struct EstimateReport {
     pub batch: i128,
     /// The costliest nodes or modules by time, with their share of it.
     pub costliest: Vec<Costly>,
-    /// One point per counted node with arithmetic, for the roofline.
+    /// One point per node that computes anything, for the roofline.
     pub points: Vec<Point>,
 }
 
@@ -171,9 +171,9 @@ pub struct Point {
     pub name: String,
     /// The operator's group.
     pub kind: &'static str,
-    /// FLOP per byte.
+    /// Operations of every kind per byte: two per MAC, one per other operation.
     pub intensity: crate::units::FlopsPerByte,
-    /// FLOP/s predicted for it.
+    /// Operations per second predicted for it.
     pub rate: crate::units::FlopsPerSec,
     /// Its time.
     pub seconds: crate::units::Seconds,

@@ -515,7 +515,7 @@ fn notes(axes: &Axes, report: &EstimateReport, marks: &[Mark], n_hidden: usize) 
         notes.push("No node with multiply-accumulates to draw.".to_owned());
     } else {
         notes.push(
-            "A mark: a node with multiply-accumulates, or several alike; its area: share of time."
+            "A mark: a node that computes, or several alike (2 per MAC, 1 per other op); its area: share of time."
                 .to_owned(),
         );
     }

@@ -252,7 +252,7 @@ fn every_text_of_a_small_roofline() {
     convolution
     matmul
     whole model: 155.3 GFLOP/s at 27.56 FLOP/B
-    A mark: a node with multiply-accumulates, or several alike; its area: share of time.
+    A mark: a node that computes, or several alike (2 per MAC, 1 per other op); its area: share of time.
     ");
 }
 

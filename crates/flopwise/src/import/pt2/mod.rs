@@ -10,6 +10,8 @@ mod call;
 mod expression;
 mod ops;
 mod schema;
+#[cfg(test)]
+mod tests;
 
 use crate::error::Error;
 use crate::graph::{
