@@ -172,12 +172,6 @@ pub(crate) struct Arithmetic {
     transcendental: Dim,
 }
 
-impl Default for Dim {
-    fn default() -> Dim {
-        Dim::ZERO
-    }
-}
-
 impl Arithmetic {
     fn none() -> Arithmetic {
         Arithmetic::default()

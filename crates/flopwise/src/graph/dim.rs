@@ -78,6 +78,12 @@ pub enum DimError {
     DivisionByZero(String),
 }
 
+impl Default for Dim {
+    fn default() -> Dim {
+        Dim::ZERO
+    }
+}
+
 impl From<i64> for Dim {
     fn from(value: i64) -> Dim {
         Dim { constant: i128::from(value), terms: Vec::new() }

@@ -37,9 +37,13 @@ pub(super) fn check_location(tensor: &TensorProto, folder: &Path) -> Result<(), 
     });
     if location.starts_with(['/', '\\']) || is_drive || leaves {
         let what = format!("its data lies outside the model's folder, at `{location}`");
+        let remedy = match folder.as_os_str().is_empty() {
+            true => "keep weights beside the model".to_owned(),
+            false => format!("keep weights in `{}`", folder.display()),
+        };
         return Err(Error::new(what)
             .at(format!("tensor `{}`", tensor.name))
-            .remedy(format!("keep weights in `{}`", folder.display())));
+            .remedy(remedy));
     }
     Ok(())
 }
