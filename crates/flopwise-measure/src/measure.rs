@@ -108,11 +108,11 @@ fn measure_again(
     let Ok(series) = run(machine, experiment, plan, &mut |_share| ()) else { return };
     let mut second = Profile { compute: Vec::new(), notes: Vec::new(), ..profile.clone() };
     add(&mut second, experiment, &series);
+    let Some(second) = second.compute.pop() else { return };
     let is_same = |rate: &&mut ComputeRate| {
-        rate.kind == ComputeKind::Peak && rate.threads == experiment.n_threads
+        rate.kind == second.kind && rate.threads == second.threads && rate.format == second.format
     };
-    let first = profile.compute.iter_mut().find(is_same);
-    let (Some(first), Some(second)) = (first, second.compute.pop()) else { return };
+    let Some(first) = profile.compute.iter_mut().find(is_same) else { return };
     let (before, after) = (first.flops_per_s.median, second.flops_per_s.median);
     if SHARED_CORE * after < before {
         return;

@@ -1,7 +1,10 @@
 //! Measurements of the mock machine: exact, instant, through the public interface only.
 
-use flopwise::machine::{ComputeKind, MemoryOp, Profile};
-use flopwise_measure::{ElementFormat, Load, Mock, MockRates, Plan, Threads, measure};
+use flopwise::machine::{ComputeKind, Host, MemoryOp, Profile};
+use flopwise_measure::{
+    Bench, ElementFormat, Experiment, Load, Mock, MockRates, Plan, Setup, Slice, Threads,
+    Unmeasurable, measure,
+};
 
 fn quick() -> Plan {
     Plan::quick("2026-11-23T13:38:00Z".to_owned())
@@ -165,4 +168,54 @@ fn progress_rises_from_nothing_to_all() {
     assert!((seen.last().unwrap().fraction - 1.0).abs() < 1e-12);
     assert_eq!(seen[0].step, "fp32 peak, 1 thread");
     assert_eq!(seen.last().unwrap().step, "memory copy, 2 threads");
+}
+
+/// A mock whose processors share a core until its second experiment on two threads' peak.
+struct Moved {
+    mock: Mock,
+    n_shared_peaks: u32,
+}
+
+impl Bench for Moved {
+    fn host(&self) -> Host {
+        self.mock.host()
+    }
+
+    fn caveats(&self) -> Vec<String> {
+        self.mock.caveats()
+    }
+
+    fn prepare(&mut self, experiment: &Experiment) -> Result<Setup, Unmeasurable> {
+        if matches!(experiment.load, Load::Peak(_)) && experiment.n_threads == 2 {
+            self.n_shared_peaks += 1;
+            let share_when_all_run = if self.n_shared_peaks == 1 { 0.5 } else { 1.0 };
+            self.mock = Mock::new(MockRates { share_when_all_run, ..MockRates::default() });
+        }
+        self.mock.prepare(experiment)
+    }
+
+    fn clock_slice(&mut self) -> Option<Slice> {
+        self.mock.clock_slice()
+    }
+
+    fn load_slice(&mut self) -> Slice {
+        self.mock.load_slice()
+    }
+}
+
+#[test]
+fn a_moment_on_one_core_is_looked_at_again() {
+    let mut machine = Moved { mock: Mock::default(), n_shared_peaks: 0 };
+    let profile = measure(&mut machine, &quick(), &mut |_progress| ());
+    let peak = profile.compute_rate("fp32", ComputeKind::Peak).unwrap();
+    assert_eq!((peak.threads, peak.flops_per_cycle), (2, Some(32.0)));
+    assert!(profile.notes[0].contains("at one moment 128 GFLOP/s, at another 256 GFLOP/s"));
+}
+
+#[test]
+fn cores_that_are_always_shared_stay_so() {
+    let profile = profile_of(MockRates { share_when_all_run: 0.5, ..MockRates::default() });
+    let peak = profile.compute_rate("fp32", ComputeKind::Peak).unwrap();
+    assert_eq!(peak.flops_per_cycle, Some(16.0));
+    assert!(profile.notes[0].contains("logical processors share cores"));
 }
