@@ -2,6 +2,7 @@
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use flopwise::query::AttentionCount;
 use flopwise::report::Grouping;
 use flopwise::units::Seconds;
 use std::path::PathBuf;
@@ -52,6 +53,9 @@ pub(crate) struct ModelChoice {
     /// Values for the model's symbols
     #[arg(long, value_name = "NAME=N", value_delimiter = ',', value_parser = binding)]
     pub(crate) bind: Vec<(String, i128)>,
+    /// Pairs counted under a causal mask: those it lets through, or all
+    #[arg(long, value_enum, default_value_t = Attention::Exact)]
+    pub(crate) attention: Attention,
     /// Exit with 1 when something could not be counted
     #[arg(long)]
     pub(crate) strict: bool,
@@ -76,6 +80,22 @@ pub(crate) struct CountArgs {
     /// Print only the totals as formulas in the model's symbols
     #[arg(long, conflicts_with = "json")]
     pub(crate) formula: bool,
+}
+
+/// How masked attention is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Attention {
+    Exact,
+    Full,
+}
+
+impl Attention {
+    pub(crate) fn count(self) -> AttentionCount {
+        match self {
+            Attention::Exact => AttentionCount::Exact,
+            Attention::Full => AttentionCount::Full,
+        }
+    }
 }
 
 /// What each row of a table is.

@@ -49,6 +49,17 @@ pub struct CountQuery {
     pub bindings: Vec<(String, i128)>,
     /// How rows are grouped.
     pub grouping: Grouping,
+    /// How attention is counted.
+    pub attention: AttentionCount,
+}
+
+/// How masked attention is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttentionCount {
+    /// The pairs that the mask lets through, where the file tells the mask.
+    Exact,
+    /// Every pair of a query and a key, as tools do that ignore the mask.
+    Full,
 }
 
 /// A model on a machine.
@@ -68,16 +79,21 @@ pub struct EstimateQuery {
 /// [`Error`] when there is no answer: no such model, a damaged file, bindings that contradict it.
 ///
 /// ```
-/// use flopwise::query::{CountQuery, Query, answer};
+/// use flopwise::query::{AttentionCount, CountQuery, Query, answer};
 /// use flopwise::report::{Grouping, Report};
-/// let query = CountQuery { model: "resnet50".into(), bindings: vec![], grouping: Grouping::Kind };
+/// let query = CountQuery {
+///     model: "resnet50".into(),
+///     bindings: vec![],
+///     grouping: Grouping::Kind,
+///     attention: AttentionCount::Exact,
+/// };
 /// let Ok(Report::Count(report)) = answer(&Query::Count(query)) else { panic!() };
 /// assert_eq!(report.formula.macs, "4089184256*batch");
 /// ```
 pub fn answer(query: &Query) -> Result<Report, Error> {
     match query {
         Query::Count(query) => {
-            let graph = open_model(&query.model)?;
+            let graph = opened(query)?;
             let counting = Counting::new(&graph, query).map_err(|e| name_model(e, query))?;
             Ok(Report::Count(Box::new(counting.report)))
         }
@@ -100,6 +116,21 @@ pub fn open_model(model: &str) -> Result<Graph, Error> {
         Some(graph) => graph,
         None => Err(arch::unknown_model(model)),
     }
+}
+
+/// The model with its attention as it is to be counted.
+fn opened(query: &CountQuery) -> Result<Graph, Error> {
+    let mut graph = open_model(&query.model)?;
+    if query.attention == AttentionCount::Full {
+        for node in &mut graph.nodes {
+            if let Op::Attention(attention) = &mut node.op
+                && attention.mask == Mask::Causal
+            {
+                attention.mask = Mask::Full;
+            }
+        }
+    }
+    Ok(graph)
 }
 
 /// Every built-in model with its inputs and size.
@@ -222,7 +253,7 @@ fn notes(graph: &Graph) -> Vec<Note> {
     if 0 < n_causal {
         notes.push(Note::new(format!(
             "{n_causal} attentions are causal: a sequence of s has s(s+1)/2 pairs, where tools \
-             that ignore the mask count s^2"
+             that ignore the mask count s^2 (--attention full)"
         )));
     }
     notes
@@ -265,7 +296,7 @@ fn node_rows(graph: &Graph, bound: Option<&BoundWork>) -> Vec<NodeRow> {
 }
 
 fn on_machine(query: &EstimateQuery) -> Result<EstimateReport, Error> {
-    let graph = open_model(&query.count.model)?;
+    let graph = opened(&query.count)?;
     estimate_report(&graph, query).map_err(|error| name_model(error, &query.count))
 }
 

@@ -27,7 +27,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
 }
 
 fn count_query(choice: &ModelChoice, grouping: Grouping) -> CountQuery {
-    CountQuery { model: choice.model.clone(), bindings: choice.bind.clone(), grouping }
+    CountQuery {
+        model: choice.model.clone(),
+        bindings: choice.bind.clone(),
+        grouping,
+        attention: choice.attention.count(),
+    }
 }
 
 /// The model is counted first, so that a mistyped name does not wait for a measurement.

@@ -104,6 +104,18 @@ fn an_unknown_operator_makes_a_lower_bound() {
 }
 
 #[test]
+fn causal_attention_is_exact_unless_asked_otherwise() {
+    let file = data("pt2/torch_2.9_tiny_gpt_causal.pt2");
+    let macs = |attention: &str| {
+        let args = ["count", file.to_str().unwrap(), "--attention", attention, "--json"];
+        json(&args)["totals"]["macs"].as_u64()
+    };
+    // At batch=1, seq=128 FlopCounterMode, which ignores the mask, says 75,104,256.
+    assert_eq!(macs("full"), Some(75_104_256));
+    assert_eq!(macs("exact"), Some(70_942_720));
+}
+
+#[test]
 fn estimate_on_a_given_machine() {
     let folder = folder();
     fs::write(folder.path().join("machine.json"), PROFILE).unwrap();

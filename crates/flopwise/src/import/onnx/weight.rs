@@ -41,9 +41,7 @@ pub(super) fn check_location(tensor: &TensorProto, folder: &Path) -> Result<(), 
             true => "keep weights beside the model".to_owned(),
             false => format!("keep weights in `{}`", folder.display()),
         };
-        return Err(Error::new(what)
-            .at(format!("tensor `{}`", tensor.name))
-            .remedy(remedy));
+        return Err(Error::new(what).at(format!("tensor `{}`", tensor.name)).remedy(remedy));
     }
     Ok(())
 }
