@@ -8,7 +8,7 @@ use crate::arch;
 use crate::cost::{self, BoundWork, Counts, Work};
 use crate::error::Error;
 use crate::estimate::{self, Bound, Estimate, Setup};
-use crate::graph::{Attention, Bindings, Dim, Graph, Mask, Op, Symbol};
+use crate::graph::{Attention, Bindings, Dim, Graph, Kind, Mask, Op, Symbol};
 use crate::import;
 use crate::machine::Profile;
 use crate::note::Note;
@@ -286,7 +286,7 @@ fn node_rows(graph: &Graph, bound: Option<&BoundWork>) -> Vec<NodeRow> {
         name: node.name.clone(),
         op: node.op.name().to_owned(),
         operator: node.operator.to_string(),
-        kind: node.op.kind().name(),
+        kind: node.op.kind(),
         module: node.module.as_deref().map(str::to_owned),
         line: node.line.as_ref().map(ToString::to_string),
         output: graph.output_types(node).next().flatten().map(|output| output.shape.to_string()),
@@ -359,7 +359,7 @@ fn costliest(nodes: &[NodeRow], work: &BoundWork, estimate: &Estimate) -> Vec<Co
 fn empty_group(name: &str) -> Costly {
     Costly {
         name: name.to_owned(),
-        kind: "",
+        kind: Kind::Opaque,
         n_nodes: 0,
         counts: Counts::default(),
         seconds: Seconds(0.0),

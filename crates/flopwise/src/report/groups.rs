@@ -38,7 +38,7 @@ impl Grouping {
         let missing = || "(not in the file)".to_owned();
         match self {
             Grouping::Op => node.op.clone(),
-            Grouping::Kind => node.kind.to_owned(),
+            Grouping::Kind => node.kind.name().to_owned(),
             Grouping::Module => node.module.clone().unwrap_or_else(missing),
             Grouping::Line => node.line.clone().unwrap_or_else(missing),
             Grouping::Node => node.name.clone(),

@@ -167,7 +167,7 @@ fn costliest(costliest: &[Costly]) -> Vec<Value> {
     let rows = costliest.iter().map(|row| {
         context! {
             name => &row.name,
-            kind => row.kind,
+            kind => row.kind.name(),
             n_nodes => row.n_nodes,
             time => row.seconds.to_string(),
             share => percent(row.share),

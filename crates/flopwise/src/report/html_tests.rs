@@ -2,7 +2,7 @@
 
 use super::super::svg::tests::{assert_balanced, node_row, report};
 use super::{MAX_NODES, html};
-use crate::graph::Symbol;
+use crate::graph::{Kind, Symbol};
 use crate::note::Note;
 use crate::report::{EstimateReport, Unknown};
 use std::collections::BTreeMap;
@@ -145,7 +145,7 @@ fn a_node_may_lack_what_its_file_does_not_say() {
 #[test]
 fn many_nodes_are_cut_and_it_is_said() {
     let mut report = report();
-    report.count.nodes = vec![node_row(("n", "matmul"), None); MAX_NODES + 1];
+    report.count.nodes = vec![node_row(("n", Kind::MatMul), None); MAX_NODES + 1];
     let page = html(&report);
     assert!(page.contains("The first 2,000 of 2,001 nodes, in order"));
     assert_eq!(page.matches("not counted</td>").count(), MAX_NODES);

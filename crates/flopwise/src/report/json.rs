@@ -178,7 +178,7 @@ fn node(node: &NodeRow) -> NodeJson<'_> {
         name: &node.name,
         op: &node.op,
         operator: &node.operator,
-        kind: node.kind,
+        kind: node.kind.name(),
         module: node.module.as_deref(),
         line: node.line.as_deref(),
         output: node.output.as_deref(),
@@ -290,7 +290,7 @@ fn estimate<'a>(kind: &'static str, report: &'a EstimateReport) -> EstimateJson<
 fn costly(row: &super::Costly) -> CostlyJson<'_> {
     CostlyJson {
         name: &row.name,
-        kind: row.kind,
+        kind: row.kind.name(),
         nodes: row.n_nodes,
         time_s: row.seconds.0,
         share: row.share,

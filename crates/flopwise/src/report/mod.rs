@@ -16,7 +16,7 @@ pub use text::{Paint, text};
 
 use crate::cost::{Counts, Stored};
 use crate::estimate::Estimate;
-use crate::graph::Symbol;
+use crate::graph::{Kind, Symbol};
 use crate::machine::Profile;
 use crate::note::Note;
 use crate::units::Bytes;
@@ -117,7 +117,7 @@ pub struct NodeRow {
     /// Operator's name in the file.
     pub operator: String,
     /// The operator's group.
-    pub kind: &'static str,
+    pub kind: Kind,
     /// Module path.
     pub module: Option<String>,
     /// Source line.
@@ -151,7 +151,7 @@ pub struct Costly {
     /// Module path or node name.
     pub name: String,
     /// What it is mostly made of.
-    pub kind: &'static str,
+    pub kind: Kind,
     /// Nodes in it.
     pub n_nodes: usize,
     /// Its counts.
@@ -170,7 +170,7 @@ pub struct Point {
     /// Node name.
     pub name: String,
     /// The operator's group.
-    pub kind: &'static str,
+    pub kind: Kind,
     /// Operations of every kind per byte: two per MAC, one per other operation.
     pub intensity: crate::units::FlopsPerByte,
     /// Operations per second predicted for it.

@@ -5,8 +5,9 @@
 //! The plot: Williams, Waterman, Patterson 2009, "Roofline".
 
 use super::{EstimateReport, Point};
+use crate::graph::Kind;
 use crate::units::{FlopsPerByte, FlopsPerSec, Seconds, grouped};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::f64::consts::TAU;
 
 #[cfg(test)]
@@ -41,7 +42,6 @@ const MAX_NAME: usize = 160;
 
 /// How a kind of operator is drawn. No two share a shape, so that colour is never needed.
 struct Style {
-    kind: &'static str,
     shape: Shape,
     light: &'static str,
     dark: &'static str,
@@ -54,25 +54,24 @@ enum Shape {
     Polygon(u32, f64),
 }
 
-const fn style(kind: &'static str, shape: Shape, light: &'static str, dark: &'static str) -> Style {
-    Style { kind, shape, light, dark }
+/// Every kind's mark. Colours: 4.5:1 on the ground they are drawn on.
+fn style(kind: Kind) -> Style {
+    let (shape, light, dark) = match kind {
+        Kind::Convolution => (Shape::Circle, "#0b62c4", "#63b0ff"),
+        Kind::MatMul => (Shape::Polygon(4, 45.0), "#b8480b", "#ff9d5c"),
+        Kind::Attention => (Shape::Polygon(3, 0.0), "#0a7a4b", "#3fd08f"),
+        Kind::Embedding => (Shape::Polygon(4, 0.0), "#8d3fb5", "#d79bf5"),
+        Kind::Normalization => (Shape::Polygon(5, 0.0), "#7a6200", "#e3c53d"),
+        Kind::Softmax => (Shape::Polygon(3, 180.0), "#b02a5b", "#ff8fb4"),
+        Kind::Activation => (Shape::Polygon(6, 0.0), "#0f7285", "#4fd3e6"),
+        Kind::Elementwise => (Shape::Polygon(5, 180.0), "#50606f", "#b2c0cd"),
+        Kind::Reduction => (Shape::Polygon(3, 90.0), "#94551a", "#e8b27c"),
+        Kind::Pooling => (Shape::Polygon(3, 270.0), "#3f51c9", "#a9b4ff"),
+        Kind::Movement => (Shape::Polygon(8, 22.5), "#4c6b1f", "#aed36c"),
+        Kind::Opaque => (Shape::Polygon(6, 30.0), "#555555", "#bbbbbb"),
+    };
+    Style { shape, light, dark }
 }
-
-/// Colours: 4.5:1 on the ground they are drawn on. The last entry is for kinds not listed.
-const STYLES: [Style; 12] = [
-    style("convolution", Shape::Circle, "#0b62c4", "#63b0ff"),
-    style("matmul", Shape::Polygon(4, 45.0), "#b8480b", "#ff9d5c"),
-    style("attention", Shape::Polygon(3, 0.0), "#0a7a4b", "#3fd08f"),
-    style("embedding", Shape::Polygon(4, 0.0), "#8d3fb5", "#d79bf5"),
-    style("normalization", Shape::Polygon(5, 0.0), "#7a6200", "#e3c53d"),
-    style("softmax", Shape::Polygon(3, 180.0), "#b02a5b", "#ff8fb4"),
-    style("activation", Shape::Polygon(6, 0.0), "#0f7285", "#4fd3e6"),
-    style("elementwise", Shape::Polygon(5, 180.0), "#50606f", "#b2c0cd"),
-    style("reduction", Shape::Polygon(3, 90.0), "#94551a", "#e8b27c"),
-    style("pooling", Shape::Polygon(3, 270.0), "#3f51c9", "#a9b4ff"),
-    style("data movement", Shape::Polygon(8, 22.5), "#4c6b1f", "#aed36c"),
-    style("other", Shape::Polygon(6, 30.0), "#555555", "#bbbbbb"),
-];
 
 /// Draws the roofline of a report: log-log, marks as large in area as their share of the time.
 ///
@@ -181,7 +180,7 @@ fn places(report: &EstimateReport) -> impl Iterator<Item = (f64, f64)> {
 
 /// Points of one kind that fall on one pixel.
 struct Mark<'r> {
-    style_idx: usize,
+    kind: Kind,
     x: f64,
     y: f64,
     seconds: f64,
@@ -191,15 +190,14 @@ struct Mark<'r> {
 
 /// The marks, the largest first so that none is covered whole; and how many were left out.
 fn marks<'r>(axes: &Axes, report: &'r EstimateReport) -> (Vec<Mark<'r>>, usize) {
-    let mut by_pixel: BTreeMap<(usize, i64, i64), Mark<'r>> = BTreeMap::new();
+    let mut by_pixel: BTreeMap<(Kind, i64, i64), Mark<'r>> = BTreeMap::new();
     for point in &report.points {
         let Some((intensity, rate)) = place(point.intensity, point.rate) else { continue };
         let (x, y) = (axes.x(intensity), axes.y(rate));
-        let style_idx = style_idx(point.kind);
         let seconds = if point.seconds.0.is_finite() { point.seconds.0.max(0.0) } else { 0.0 };
-        let pixel = (style_idx, x.round() as i64, y.round() as i64);
+        let pixel = (point.kind, x.round() as i64, y.round() as i64);
         let mark = by_pixel.entry(pixel).or_insert(Mark {
-            style_idx,
+            kind: point.kind,
             x,
             y,
             seconds: 0.0,
@@ -218,10 +216,6 @@ fn marks<'r>(axes: &Axes, report: &'r EstimateReport) -> (Vec<Mark<'r>>, usize) 
     let n_hidden = marks.len().saturating_sub(MAX_MARKS);
     marks.truncate(MAX_MARKS);
     (marks, n_hidden)
-}
-
-fn style_idx(kind: &str) -> usize {
-    STYLES.iter().position(|style| style.kind == kind).unwrap_or(STYLES.len() - 1)
 }
 
 fn opening(height: f64, description: &str) -> String {
@@ -253,11 +247,11 @@ fn description(report: &EstimateReport) -> String {
 
 /// Plain properties instead of CSS variables: not only browsers draw SVG. Dark on screens alone.
 fn css(marks: &[Mark]) -> String {
-    let shown = styles_shown(marks);
+    let shown = kinds_shown(marks);
     let rules = |colour: fn(&Style) -> &'static str| -> String {
-        let rule = |style_idx: &usize| {
-            let colour = colour(&STYLES[*style_idx]);
-            format!(".roofline .kind-{style_idx}{{fill:{colour};stroke:{colour}}}\n")
+        let rule = |kind: &Kind| {
+            let (class, colour) = (class(*kind), colour(&style(*kind)));
+            format!(".roofline .{class}{{fill:{colour};stroke:{colour}}}\n")
         };
         shown.iter().map(rule).collect()
     };
@@ -289,10 +283,15 @@ fn css(marks: &[Mark]) -> String {
     )
 }
 
-/// The kinds that have a mark, in the table's order.
-fn styles_shown(marks: &[Mark]) -> Vec<usize> {
-    let is_shown = |style_idx: &usize| marks.iter().any(|mark| mark.style_idx == *style_idx);
-    (0..STYLES.len()).filter(is_shown).collect()
+/// The kinds that have a mark, in the order of the enum.
+fn kinds_shown(marks: &[Mark]) -> Vec<Kind> {
+    let kinds: BTreeSet<Kind> = marks.iter().map(|mark| mark.kind).collect();
+    kinds.into_iter().collect()
+}
+
+/// The CSS class of a kind's marks.
+fn class(kind: Kind) -> String {
+    format!("kind-{}", kind.name().replace(' ', "-"))
 }
 
 fn grid(axes: &Axes) -> String {
@@ -387,9 +386,7 @@ fn roof_labels(axes: &Axes, report: &EstimateReport) -> String {
 
 fn mark_element(mark: &Mark, total: Seconds) -> String {
     let share = mark.seconds / total.0;
-    let shape = STYLES[mark.style_idx].shape;
-    let (x, y) = (mark.x, mark.y);
-    shape_element(shape, (x, y), radius(share), mark.style_idx, &tooltip(mark, share))
+    shape_element(mark.kind, (mark.x, mark.y), radius(share), &tooltip(mark, share))
 }
 
 fn radius(share: f64) -> f64 {
@@ -401,7 +398,7 @@ fn tooltip(mark: &Mark, share: f64) -> String {
     let point = mark.longest;
     let mut lines = vec![
         shortened(&point.name),
-        format!("{}, bound by {}", point.kind, point.bound.name()),
+        format!("{}, bound by {}", point.kind.name(), point.bound.name()),
         format!("{} at {}", point.rate, point.intensity),
         format!("time {}", point.seconds),
     ];
@@ -416,19 +413,13 @@ fn tooltip(mark: &Mark, share: f64) -> String {
 }
 
 /// A shape whose area is that of a circle of this radius.
-fn shape_element(
-    shape: Shape,
-    (x, y): (f64, f64),
-    radius: f64,
-    style_idx: usize,
-    tooltip: &str,
-) -> String {
-    let class = format!("class=\"mark kind-{style_idx}\"");
+fn shape_element(kind: Kind, (x, y): (f64, f64), radius: f64, tooltip: &str) -> String {
+    let class = format!("class=\"mark {}\"", class(kind));
     let title = match tooltip {
         "" => String::new(),
         tooltip => format!("<title>{}</title>", escaped(tooltip)),
     };
-    match shape {
+    match style(kind).shape {
         Shape::Circle => {
             format!(
                 "<circle {class} cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius:.1}\">{title}</circle>\n"
@@ -497,9 +488,8 @@ fn legend(marks: &[Mark], report: &EstimateReport) -> (String, f64) {
         svg.push_str(&text(x + 18.0, y, "", label));
         x += width;
     };
-    for style_idx in styles_shown(marks) {
-        let style = &STYLES[style_idx];
-        put(&|at| shape_element(style.shape, at, 5.5, style_idx, ""), style.kind);
+    for kind in kinds_shown(marks) {
+        put(&|at| shape_element(kind, at, 5.5, ""), kind.name());
     }
     if place(estimate.intensity, estimate.achieved).is_some() {
         let label = format!("whole model: {} at {}", estimate.achieved, estimate.intensity);

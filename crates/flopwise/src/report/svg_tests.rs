@@ -3,7 +3,7 @@
 use super::{BOTTOM, LEFT, MAX_MARKS, RIGHT, TOP, roofline_svg};
 use crate::cost::{Counts, Stored};
 use crate::estimate::{Assumption, Bound, Estimate, NodeEstimate, Rates};
-use crate::graph::NodeId;
+use crate::graph::{Kind, NodeId};
 use crate::machine::Profile;
 use crate::report::{
     Costly, CountReport, Counted, EstimateReport, Formula, Grouping, NodeRow, Point,
@@ -48,7 +48,7 @@ const PROFILE: &str = r#"{
 /// A convolution, a matrix product and an activation on a small machine.
 pub(crate) fn report() -> EstimateReport {
     let profile = Profile::from_json(PROFILE).unwrap();
-    let names = [("conv", "convolution"), ("fc", "matmul"), ("relu", "activation")];
+    let names = [("conv", Kind::Convolution), ("fc", Kind::MatMul), ("relu", Kind::Activation)];
     let counts = [counts(90_000_000, 1_800_000), counts(1_000_000, 4_004_000), counts(0, 800_000)];
     let bounds = [(1e-3, Bound::Compute), (1.4e-4, Bound::Memory), (3.2e-5, Bound::Memory)];
     let total: Counts = counts.into_iter().sum();
@@ -56,7 +56,7 @@ pub(crate) fn report() -> EstimateReport {
     let points = names.iter().zip(counts).zip(bounds).take(2);
     let points = points.map(|(((name, kind), counts), (seconds, bound))| Point {
         name: (*name).to_owned(),
-        kind,
+        kind: *kind,
         intensity: counts.model_flops() / counts.bytes(),
         rate: counts.model_flops() / Seconds(seconds),
         seconds: Seconds(seconds),
@@ -65,7 +65,7 @@ pub(crate) fn report() -> EstimateReport {
     let estimate = estimate(total, bounds);
     let costliest = Costly {
         name: "layer.conv".to_owned(),
-        kind: "convolution",
+        kind: Kind::Convolution,
         n_nodes: 1,
         counts: counts[0],
         seconds: Seconds(1e-3),
@@ -87,10 +87,10 @@ fn counts(macs: u128, bytes: u128) -> Counts {
     Counts { macs: Macs(macs), other_ops: Ops(1000), bytes_read: Bytes(bytes), ..Counts::default() }
 }
 
-pub(crate) fn node_row((name, kind): (&str, &'static str), counts: Option<Counts>) -> NodeRow {
+pub(crate) fn node_row((name, kind): (&str, Kind), counts: Option<Counts>) -> NodeRow {
     NodeRow {
         name: name.to_owned(),
-        op: kind.to_owned(),
+        op: kind.name().to_owned(),
         operator: format!("aten.{name}"),
         kind,
         module: Some(format!("layer.{name}")),
@@ -222,7 +222,7 @@ fn attribute<'a>(tag: &'a str, name: &str) -> Option<&'a str> {
     after.split_once('"').map(|(value, _)| value)
 }
 
-fn point(kind: &'static str, intensity: f64, rate: f64) -> Point {
+fn point(kind: Kind, intensity: f64, rate: f64) -> Point {
     Point {
         name: "n".to_owned(),
         kind,
@@ -249,8 +249,8 @@ fn every_text_of_a_small_roofline() {
     GEMM 180 GFLOP/s
     ridge 6.9 FLOP/B
     memory read 30 GB/s
-    convolution
     matmul
+    convolution
     whole model: 155.3 GFLOP/s at 27.56 FLOP/B
     A mark: a node that computes, or several alike (2 per MAC, 1 per other op); its area: share of time.
     ");
@@ -274,8 +274,8 @@ fn hostile_names_are_escaped() {
 #[test]
 fn points_of_a_kind_on_one_pixel_are_one_mark() {
     let mut report = report();
-    report.points = vec![point("matmul", 10.0, 1e9); 7];
-    report.points.push(point("convolution", 10.0, 1e9));
+    report.points = vec![point(Kind::MatMul, 10.0, 1e9); 7];
+    report.points.push(point(Kind::Convolution, 10.0, 1e9));
     report.points[3].seconds = Seconds(2e-6);
     let svg = roofline_svg(&report);
     assert_eq!(svg.matches("bound by memory\n").count(), 2, "{svg}");
@@ -309,11 +309,11 @@ fn what_is_not_drawn_is_said() {
     report.points = (0..2_500_u32)
         .map(|idx| {
             let (column, row) = (f64::from(idx / 50), f64::from(idx % 50));
-            point("matmul", 10f64.powf(column / 10.0 - 2.0), 10f64.powf(row / 10.0 + 6.0))
+            point(Kind::MatMul, 10f64.powf(column / 10.0 - 2.0), 10f64.powf(row / 10.0 + 6.0))
         })
         .collect();
-    report.points.push(point("matmul", f64::NAN, 1e9));
-    report.points.push(point("matmul", 1e300, 1e9));
+    report.points.push(point(Kind::MatMul, f64::NAN, 1e9));
+    report.points.push(point(Kind::MatMul, 1e300, 1e9));
     let svg = roofline_svg(&report);
     assert_marks_inside(&svg);
     assert!(svg.contains("Drawn: the 2,000 longest of 2,501 marks."));
@@ -325,7 +325,7 @@ fn what_is_not_drawn_is_said() {
 #[test]
 fn a_mark_that_takes_all_the_time_stays_inside() {
     let mut report = report();
-    let (low, high) = (point("matmul", 1e-300, 1e-300), point("softmax", 1e300, 1e300));
+    let (low, high) = (point(Kind::MatMul, 1e-300, 1e-300), point(Kind::Softmax, 1e300, 1e300));
     for mut point in [low, high] {
         point.seconds = Seconds(f64::INFINITY);
         assert_marks_inside(&roofline_svg(&EstimateReport {
@@ -343,21 +343,22 @@ fn figure() -> impl Strategy<Value = f64> {
     prop_oneof![3 => (-12.0..18.0).prop_map(|power: f64| 10f64.powf(power)), 1 => any::<f64>()]
 }
 
+const KINDS: [Kind; 4] = [Kind::Convolution, Kind::MatMul, Kind::Softmax, Kind::Movement];
+
 proptest! {
     #[test]
     fn any_figures_are_drawn_inside(
         peak in figure(),
         matmul in figure(),
         bandwidth in figure(),
-        places in prop::collection::vec((0..super::STYLES.len(), figure(), figure()), 0..20),
+        places in prop::collection::vec((0..KINDS.len(), figure(), figure()), 0..20),
     ) {
         let mut report = report();
         let rates = &mut report.estimate.rates;
         rates.peak = FlopsPerSec(peak);
         rates.matmul = FlopsPerSec(matmul);
         rates.bandwidth = BytesPerSec(bandwidth);
-        let kind = |idx: usize| super::STYLES[idx].kind;
-        report.points = places.iter().map(|(idx, x, y)| point(kind(*idx), *x, *y)).collect();
+        report.points = places.iter().map(|(idx, x, y)| point(KINDS[*idx], *x, *y)).collect();
         let svg = roofline_svg(&report);
         assert_balanced(&svg, &[]);
         assert_marks_inside(&svg);

@@ -265,7 +265,7 @@ impl Page {
         for row in costliest {
             table.add_row(vec![
                 shortened(&row.name),
-                row.kind.to_owned(),
+                row.kind.name().to_owned(),
                 row.seconds.to_string(),
                 percent(row.share),
                 row.counts.macs.to_string(),
