@@ -1,4 +1,5 @@
-//! [`BoundWork`] on a [`Profile`] -> [`Estimate`]: how long a forward pass should take, and why.
+//! [`BoundWork`](crate::cost::BoundWork) on a [`Profile`](crate::machine::Profile) -> [`Estimate`]: how
+//! long a forward pass should take, and why.
 //!
 //! The simple roofline: a node takes the longer of its arithmetic at the achievable rate and its
 //! traffic at the memory's bandwidth, plus a fixed overhead (Williams, Waterman, Patterson 2009).
