@@ -5,7 +5,7 @@
 
 use crate::bench::{Bench, ElementFormat, Experiment, Load, Outcome, Setup, Slice, Unmeasurable};
 use crate::plan::{Plan, Threads};
-use crate::sample::{Triple, per_cycle, sampled};
+use crate::sample::{Triple, drop_shared, per_cycle, sampled};
 use flopwise::machine::{
     ComputeKind, ComputeRate, Host, MemoryLevel, MemoryRate, Profile, SCHEMA, Sampled,
 };
@@ -20,6 +20,14 @@ const FEW_KEPT: f64 = 0.3;
 /// Two FLOP-per-cycle figures further apart than this mean shared multipliers: hyper-threads
 /// sharing a core give 0.5, separate cores 1.
 const SHARED_CORE: f64 = 0.75;
+/// Second looks at a peak that no core has.
+const MAX_LOOKS: u32 = 3;
+/// A peak within this of a power of two per cycle is one.
+const POWER_TOLERANCE: f64 = 0.03;
+/// A second look replaces the first if it is higher by more than noise.
+const BETTER_MOMENT: f64 = 0.95;
+/// Above this share of slices lost to others on the core a note says so.
+const MANY_SHARED: f64 = 0.1;
 /// An operating system's clock further off than this is worth a note.
 const CLOCK_TOLERANCE: f64 = 0.05;
 
@@ -69,13 +77,16 @@ pub fn measure(
             progress(Progress { step: step.clone(), fraction });
         };
         match run(machine, experiment, plan, &mut report) {
-            Ok(series) => add(&mut profile, experiment, &series),
+            Ok(series) => add(&mut profile, experiment, series),
             Err(reason) => profile.notes.push(format!("{step}: left out: {reason}")),
         }
     }
     for experiment in &experiments {
-        if shares_a_core(&profile, experiment) {
-            measure_again(machine, experiment, plan, &mut profile);
+        for _ in 0..MAX_LOOKS {
+            if is_plausible(&profile, experiment) {
+                break;
+            }
+            look_again(machine, experiment, plan, &mut profile);
         }
     }
     relate_to_peaks(&mut profile);
@@ -83,23 +94,25 @@ pub fn measure(
     profile
 }
 
-/// Whether the threads of a peak got together hardly more than one of them alone.
-fn shares_a_core(profile: &Profile, experiment: &Experiment) -> bool {
-    let Load::Peak(format) = experiment.load else { return false };
+/// Whether a peak is one that cores have: a power of two per cycle on one thread (lanes x units x
+/// 2), and on several not much less each than on one.
+fn is_plausible(profile: &Profile, experiment: &Experiment) -> bool {
+    let Load::Peak(format) = experiment.load else { return true };
     let per_cycle = |n_threads: u32| {
         let peaks = profile.compute.iter().filter(|rate| rate.kind == ComputeKind::Peak);
         let mut matching = peaks.filter(|rate| rate.format == format.name());
         matching.find(|rate| rate.threads == n_threads)?.flops_per_cycle
     };
-    match (per_cycle(1), per_cycle(experiment.n_threads)) {
-        (Some(alone), Some(shared)) => shared / alone < SHARED_CORE,
-        _ => false,
+    let Some(each) = per_cycle(experiment.n_threads) else { return true };
+    match per_cycle(1) {
+        Some(alone) if experiment.n_threads != 1 => SHARED_CORE <= each / alone,
+        _ => (each / each.log2().round().exp2() - 1.0).abs() < POWER_TOLERANCE,
     }
 }
 
-/// A hypervisor may put two virtual processors on one core for a second, unseen by any counter of
-/// the guest. A second look at another moment tells that from cores that are always shared.
-fn measure_again(
+/// A hypervisor may let others onto a core for a second, unseen by any counter of the guest. A
+/// look at another moment tells that from cores that are always shared.
+fn look_again(
     machine: &mut dyn Bench,
     experiment: &Experiment,
     plan: &Plan,
@@ -107,20 +120,21 @@ fn measure_again(
 ) {
     let Ok(series) = run(machine, experiment, plan, &mut |_share| ()) else { return };
     let mut second = Profile { compute: Vec::new(), notes: Vec::new(), ..profile.clone() };
-    add(&mut second, experiment, &series);
+    add(&mut second, experiment, series);
     let Some(second) = second.compute.pop() else { return };
     let is_same = |rate: &&mut ComputeRate| {
         rate.kind == second.kind && rate.threads == second.threads && rate.format == second.format
     };
     let Some(first) = profile.compute.iter_mut().find(is_same) else { return };
     let (before, after) = (first.flops_per_s.median, second.flops_per_s.median);
-    if SHARED_CORE * after < before {
+    if after * BETTER_MOMENT < before {
+        // No better moment: the first look stays, so that looking more often is no advantage.
         return;
     }
     *first = second;
     profile.notes.push(format!(
-        "{}: at one moment {}, at another {}; the host had put the processors on one core for a \
-         while, and other figures may have suffered",
+        "{}: at one moment {}, at another {}; something outside this system had taken part of the \
+         cores for a while, and other figures may have suffered",
         label(experiment),
         FlopsPerSec(before),
         FlopsPerSec(after)
@@ -229,7 +243,11 @@ fn share_done(n_clean: u32, spent_s: f64, plan: &Plan) -> f64 {
 }
 
 /// Writes one experiment's result into the profile, or a note why there is none.
-fn add(profile: &mut Profile, experiment: &Experiment, series: &Series) {
+fn add(profile: &mut Profile, experiment: &Experiment, mut series: Series) {
+    let n_shared = match experiment.load {
+        Load::Peak(_) => drop_shared(&mut series.triples),
+        Load::Gemm(..) | Load::Dram(_) => 0,
+    };
     let loads: Vec<Slice> = series.triples.iter().map(|triple| triple.load).collect();
     let clocks: Vec<Slice> = series.triples.iter().filter_map(|triple| triple.after).collect();
     if let (None, Some(clock)) = (profile.machine.clock_hz, sampled(&clocks)) {
@@ -246,6 +264,15 @@ fn add(profile: &mut Profile, experiment: &Experiment, series: &Series) {
         return;
     };
     note_few_kept(profile, experiment, rate);
+    let shared = n_shared as f64 / loads.len() as f64;
+    if MANY_SHARED < shared {
+        profile.notes.push(format!(
+            "{}: {n_shared} of {} samples issued less than 90 % of the best per cycle and were left \
+             out: something outside this system shares the cores",
+            label(experiment),
+            loads.len()
+        ));
+    }
     let compute = |format: ElementFormat, kind, shape| ComputeRate {
         format: format.name().to_owned(),
         kind,
