@@ -27,7 +27,7 @@ const POWER_TOLERANCE: f64 = 0.03;
 /// A second look replaces the first if it is higher by more than noise.
 const BETTER_MOMENT: f64 = 0.95;
 /// Above this share of slices lost to others on the core a note says so.
-const MANY_SHARED: f64 = 0.1;
+const MANY_SHARED: f64 = 0.25;
 /// An operating system's clock further off than this is worth a note.
 const CLOCK_TOLERANCE: f64 = 0.05;
 
@@ -267,8 +267,8 @@ fn add(profile: &mut Profile, experiment: &Experiment, mut series: Series) {
     let shared = n_shared as f64 / loads.len() as f64;
     if MANY_SHARED < shared {
         profile.notes.push(format!(
-            "{}: {n_shared} of {} samples issued less than 90 % of the best per cycle and were left \
-             out: something outside this system shares the cores",
+            "{}: {n_shared} of {} samples ran below 95 % of the best and were left out: others on \
+             the same cores, whom this system does not see, or an unsteady clock",
             label(experiment),
             loads.len()
         ));

@@ -36,24 +36,29 @@ pub(crate) fn per_cycle(triples: &[Triple]) -> Option<f64> {
 }
 
 impl Triple {
-    /// Work per cycle of a clean load by the clean clock slices at its sides.
+    /// Work per cycle of a clean load by the clean clock slices at its sides: their mean where they
+    /// agree, else the faster, since a clock slice that lost time to a hypervisor reads low and
+    /// nothing makes one read high.
     fn per_cycle(&self) -> Option<f64> {
         let clocks = [self.before, self.after].into_iter().flatten();
-        let clocks: Vec<f64> = clocks.filter(Slice::is_clean).map(|slice| slice.rate()).collect();
-        let clock = clocks.iter().sum::<f64>() / clocks.len() as f64;
-        (self.load.is_clean() && !clocks.is_empty()).then(|| self.load.rate() / clock)
+        let clocks = sorted(clocks.filter(Slice::is_clean).map(|slice| slice.rate()).collect());
+        let (slower, faster) = (*clocks.first()?, *clocks.last()?);
+        let agree = CLOCKS_AGREE * faster < slower;
+        let clock = if agree { (slower + faster) / 2.0 } else { faster };
+        self.load.is_clean().then(|| self.load.rate() / clock)
     }
 }
 
-/// Marks as disturbed what issued clearly less per cycle than the best, and says how many. An
-/// instruction peak has no spread of its own: whoever takes the missing slots shares the core from
-/// outside this system (another guest on the other hyper-thread), where no counter shows it.
+/// Marks as disturbed what ran clearly below the best, and says how many. An instruction peak has
+/// no spread but the clock's: whoever takes the missing slots shares the core from outside this
+/// system (another guest on the other hyper-thread), where no counter shows it.
 pub(crate) fn drop_shared(triples: &mut [Triple]) -> usize {
-    let ratios = sorted(triples.iter().filter_map(Triple::per_cycle).collect());
-    let Some(best) = quantile(&ratios, BEST_QUANTILE) else { return 0 };
+    let clean = triples.iter().filter(|triple| triple.load.is_clean());
+    let rates = sorted(clean.map(|triple| triple.load.rate()).collect());
+    let Some(best) = quantile(&rates, BEST_QUANTILE) else { return 0 };
     let mut n_dropped = 0;
-    for triple in triples {
-        if triple.per_cycle().is_some_and(|ratio| ratio < SHARED_BELOW * best) {
+    for triple in triples.iter_mut().filter(|triple| triple.load.is_clean()) {
+        if triple.load.rate() < SHARED_BELOW * best {
             triple.load.outcome = Outcome::Disturbed;
             n_dropped += 1;
         }
@@ -61,10 +66,12 @@ pub(crate) fn drop_shared(triples: &mut [Triple]) -> usize {
     n_dropped
 }
 
-/// Stands for the best: the very best may owe its place to an error of its clock slices.
+/// Stands for the best, so that a single odd slice decides nothing.
 const BEST_QUANTILE: f64 = 0.95;
-/// Slices of one undisturbed run differ by 2 to 3 %, a shared core takes a third or half.
-const SHARED_BELOW: f64 = 0.9;
+/// The clock wanders by two or three per cent within a second, a shared core takes more.
+const SHARED_BELOW: f64 = 0.95;
+/// Neighbouring clock slices that differ by more did not see the same machine.
+const CLOCKS_AGREE: f64 = 0.97;
 
 fn sorted(mut values: Vec<f64>) -> Vec<f64> {
     values.sort_by(f64::total_cmp);
@@ -159,7 +166,7 @@ mod tests {
         };
         check(Some(disturbed(1.0)), clean(64.0), Some(clean(2.0)), Some(32.0));
         check(Some(clean(2.0)), clean(64.0), None, Some(32.0));
-        check(Some(clean(1.0)), clean(64.0), Some(clean(3.0)), Some(32.0));
+        check(Some(clean(1.0)), clean(64.0), Some(clean(2.0)), Some(32.0));
         check(Some(disturbed(2.0)), clean(64.0), Some(disturbed(2.0)), None);
         check(Some(clean(2.0)), disturbed(64.0), Some(clean(2.0)), None);
         check(None, clean(64.0), None, None);
