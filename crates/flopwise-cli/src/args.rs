@@ -70,13 +70,17 @@ Examples:
   flopwise count resnet50.onnx                 totals, and rows by kind of operator
   flopwise count gpt2 --bind batch=8,seq=512   at these sizes
   flopwise count gpt2 --formula                MACs and bytes in the model's symbols
-  flopwise count vit_b_16 --by module          rows by module (also op, line, node)")]
+  flopwise count vit_b_16 --by module          rows by module (also op, line, node)
+  flopwise count resnet50 --explain layer1.0.conv1   one node's counts, step by step")]
 pub(crate) struct CountArgs {
     #[command(flatten)]
     pub(crate) choice: ModelChoice,
     /// What each row of the table is
     #[arg(long, value_enum, default_value_t = By::Kind)]
     pub(crate) by: By,
+    /// Show the working: of one node (by name, result or module), or of the whole model
+    #[arg(long, value_name = "NODE", num_args = 0..=1, conflicts_with = "formula")]
+    pub(crate) explain: Option<Option<String>>,
     /// Print only the totals as formulas in the model's symbols
     #[arg(long, conflicts_with = "json")]
     pub(crate) formula: bool,

@@ -4,6 +4,8 @@
 //! Not here: arithmetic (each step is one call into the module that knows), and measuring: a
 //! machine's profile comes with the query.
 
+mod explain;
+
 use crate::arch;
 use crate::cost::{self, BoundWork, Counts, Work};
 use crate::error::Error;
@@ -32,6 +34,8 @@ const ASSUMED_SEQ: i128 = 128;
 pub enum Query {
     /// What a model costs.
     Count(CountQuery),
+    /// How the counts of a node, or of the whole model, come about.
+    Explain(CountQuery, Option<String>),
     /// How long it takes on a machine.
     Estimate(EstimateQuery),
     /// Model, machine and time on one page.
@@ -96,6 +100,11 @@ pub fn answer(query: &Query) -> Result<Report, Error> {
             let graph = opened(query)?;
             let counting = Counting::new(&graph, query).map_err(|e| name_model(e, query))?;
             Ok(Report::Count(Box::new(counting.report)))
+        }
+        Query::Explain(query, node) => {
+            let graph = opened(query)?;
+            let explained = explain::explain(&graph, query, node.as_deref());
+            Ok(Report::Explanation(Box::new(explained.map_err(|e| name_model(e, query))?)))
         }
         Query::Estimate(query) => Ok(Report::Estimate(Box::new(on_machine(query)?))),
         Query::Page(query) => Ok(Report::Page(Box::new(on_machine(query)?))),

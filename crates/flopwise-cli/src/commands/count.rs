@@ -8,6 +8,12 @@ use flopwise::query::{Query, answer};
 use flopwise::report::{Formula, Report};
 
 pub(super) fn run(args: &CountArgs) -> anyhow::Result<Outcome> {
+    if let Some(node) = &args.explain {
+        let query = count_query(&args.choice, args.by.grouping());
+        let report = answer(&Query::Explain(query, node.clone()))?;
+        output::print(&report, args.choice.json)?;
+        return Ok(Outcome::Yes);
+    }
     let report = answer(&Query::Count(count_query(&args.choice, args.by.grouping())))?;
     let Report::Count(count) = &report else { unreachable!("a count query has a count report") };
     if args.formula {

@@ -116,6 +116,19 @@ fn causal_attention_is_exact_unless_asked_otherwise() {
 }
 
 #[test]
+fn explain_shows_the_working() {
+    let ran = flopwise(&["count", "resnet18", "--explain", "layer1.0.conv1"]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
+    insta::assert_snapshot!(ran.stdout);
+    let whole = json(&["count", "gpt2", "--explain", "--json"]);
+    assert_eq!(whole["kind"], "explanation");
+    assert_eq!(whole["steps"][0]["factors"], "123532032*batch*seq + 18432*batch*seq^2");
+    assert_eq!(whole["steps"][0]["value"], 16_114_089_984u64);
+    let missing = flopwise(&["count", "resnet18", "--explain", "layer9"]);
+    assert!(missing.code == 2 && missing.stderr.contains("no node, result or module called"));
+}
+
+#[test]
 fn estimate_on_a_given_machine() {
     let folder = folder();
     fs::write(folder.path().join("machine.json"), PROFILE).unwrap();

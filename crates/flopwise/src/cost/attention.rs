@@ -6,6 +6,38 @@ use crate::graph::{Attention, Dim, Mask};
 /// MACs = heads * pairs * (d_qk + d_v), with the query's heads also under GQA; the mask is exact.
 /// Per score one multiply (scale), one add under a mask tensor, and a softmax.
 pub(super) fn attention(op: Attention, operands: &Operands) -> Result<Arithmetic, String> {
+    let Parts { heads, twice_pairs, head_sizes } = parts(op, operands)?;
+    let two = Dim::from(2);
+    // The half of the triangle is taken last, where it divides evenly.
+    let twice_scores = &heads * &twice_pairs;
+    let macs = (&twice_scores * &head_sizes).floor_div(&two);
+    let scores = twice_scores.floor_div(&two);
+    let per_score = if op.mask == Mask::Tensor { 5 } else { 4 };
+    let softmax = Arithmetic::per_element(&scores, (per_score, 2));
+    Ok(Arithmetic { macs, ..softmax })
+}
+
+/// What the MACs are a product of.
+pub(super) fn factors(
+    op: Attention,
+    operands: &Operands,
+) -> Result<[(&'static str, Dim); 3], String> {
+    let Parts { heads, twice_pairs, head_sizes } = parts(op, operands)?;
+    let pairs = twice_pairs.floor_div(&Dim::from(2));
+    Ok([
+        ("sequences x heads", heads),
+        ("pairs of query and key", pairs),
+        ("(d_qk + d_v)", head_sizes),
+    ])
+}
+
+struct Parts {
+    heads: Dim,
+    twice_pairs: Dim,
+    head_sizes: Dim,
+}
+
+fn parts(op: Attention, operands: &Operands) -> Result<Parts, String> {
     let query = &operands.input(0)?.shape.0;
     let key = &operands.input(1)?.shape.0;
     let value = &operands.input(2)?.shape.0;
@@ -14,19 +46,11 @@ pub(super) fn attention(op: Attention, operands: &Operands) -> Result<Arithmetic
     else {
         return Err("an attention of fewer than two axes".to_owned());
     };
-    let heads = Dim::product(heads);
-    let two = Dim::from(2i64);
-    // Twice the pairs, so that the half of the triangle is taken last, where it divides evenly.
     let twice_pairs = match op.mask {
-        Mask::Full | Mask::Tensor => &(queries * keys) * &two,
+        Mask::Full | Mask::Tensor => &(queries * keys) * &Dim::from(2),
         Mask::Causal => twice_causal_pairs(queries, keys),
     };
-    let twice_scores = &heads * &twice_pairs;
-    let macs = (&twice_scores * &(d_qk + d_v)).floor_div(&two);
-    let scores = twice_scores.floor_div(&two);
-    let per_score = if op.mask == Mask::Tensor { 5 } else { 4 };
-    let softmax = Arithmetic::per_element(&scores, (per_score, 2));
-    Ok(Arithmetic { macs, ..softmax })
+    Ok(Parts { heads: Dim::product(heads), twice_pairs, head_sizes: d_qk + d_v })
 }
 
 /// Query i (from 0) sees keys 0..=i: the sum of min(i + 1, keys), doubled. With m the smaller of

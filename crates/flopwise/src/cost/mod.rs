@@ -9,6 +9,7 @@
 
 mod attention;
 mod convolution;
+mod explain;
 mod matmul;
 mod memory;
 mod movement;
@@ -18,6 +19,7 @@ mod reduction;
 mod tests;
 mod totals;
 
+pub use explain::{Derivation, derive};
 pub use memory::{Memory, memory};
 pub use totals::{BoundWork, Counts, Stored};
 
@@ -212,13 +214,7 @@ fn node_cost(graph: &Graph, node: &Node) -> Result<Cost, String> {
     if let Op::Opaque { reason, .. } = &node.op {
         return Err(reason.clone());
     }
-    let unknown = || "a shape is unknown".to_owned();
-    let inputs: Option<Vec<&TensorType>> = graph.input_types(node).collect();
-    let operands = Operands {
-        inputs: inputs.ok_or_else(unknown)?,
-        // A second output that nothing declares (saved statistics) has no size to count.
-        outputs: graph.output_types(node).flatten().collect(),
-    };
+    let operands = node_operands(graph, node)?;
     let arithmetic = arithmetic(&node.op, &operands)?;
     let (bytes_read, bytes_written) = movement::traffic(graph, node, &operands)?;
     let cost = Cost {
@@ -233,6 +229,15 @@ fn node_cost(graph: &Graph, node: &Node) -> Result<Cost, String> {
         true => Err("its exact count is beyond 127 bits".to_owned()),
         false => Ok(cost),
     }
+}
+
+fn node_operands<'a>(graph: &'a Graph, node: &'a Node) -> Result<Operands<'a>, String> {
+    let inputs: Option<Vec<&TensorType>> = graph.input_types(node).collect();
+    Ok(Operands {
+        inputs: inputs.ok_or_else(|| "a shape is unknown".to_owned())?,
+        // A second output that nothing declares (saved statistics) has no size to count.
+        outputs: graph.output_types(node).flatten().collect(),
+    })
 }
 
 /// Every operator's arithmetic; a new [`Op`] does not compile until it stands here.

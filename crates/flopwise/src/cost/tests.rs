@@ -120,6 +120,22 @@ fn movement_costs_only_bytes() {
 }
 
 #[test]
+fn every_derivation_multiplies_out() {
+    for model in ["resnet18", "gpt2", "swin_t", "llama_small"] {
+        let graph = open_model(model).unwrap();
+        let value = |dim: &Dim| dim.evaluate(&|name| Some(if name == "batch" { 3 } else { 77 }));
+        for node in work(&graph).nodes {
+            for derivation in derive(&graph, &node) {
+                let factors = derivation.factors.iter().map(|(_, dim)| dim);
+                let place = (&graph.nodes[node.node.0].name, derivation.quantity);
+                let product = value(&Dim::product(factors)).unwrap();
+                assert_eq!(product, value(&derivation.total).unwrap(), "{place:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_weight_read_twice_is_one_parameter() {
     let mut builder = Builder::new("tied");
     let fp32 =

@@ -1,7 +1,7 @@
 //! Reports as JSON: one object with `"schema": 1`. The fields are described in docs/json.md; they
 //! are added to, never changed, under one schema number. Counts are integers written in full.
 
-use super::{CountReport, EstimateReport, ModelEntry, NodeRow, Report, Row};
+use super::{CountReport, EstimateReport, Explanation, ModelEntry, NodeRow, Report, Row};
 use crate::cost::Counts;
 use crate::machine::SCHEMA;
 use serde::Serialize;
@@ -18,6 +18,7 @@ pub fn json(report: &Report) -> String {
         Report::Measure(profile) => return profile.to_json(),
         Report::Estimate(report) => serde_json::to_string(&estimate("estimate", report)),
         Report::Page(report) => serde_json::to_string(&estimate("report", report)),
+        Report::Explanation(explained) => serde_json::to_string(&explanation(explained)),
         Report::Models(entries) => serde_json::to_string(&models(entries)),
     };
     let mut text = written.expect("every field has a JSON form");
@@ -296,6 +297,49 @@ fn costly(row: &super::Costly) -> CostlyJson<'_> {
         share: row.share,
         bound: row.bound.name(),
         counts: counts(Some(&row.counts)),
+    }
+}
+
+#[derive(Serialize)]
+struct ExplanationJson<'a> {
+    schema: u32,
+    kind: &'static str,
+    model: &'a str,
+    node: Option<NodeJson<'a>>,
+    operands: &'a [String],
+    bindings: &'a BTreeMap<String, i128>,
+    steps: Vec<StepJson<'a>>,
+    notes: Vec<&'a str>,
+}
+
+#[derive(Serialize)]
+struct StepJson<'a> {
+    quantity: &'static str,
+    words: &'a str,
+    factors: &'a str,
+    formula: &'a str,
+    value: Option<u128>,
+    source: &'a str,
+}
+
+fn explanation(explanation: &Explanation) -> ExplanationJson<'_> {
+    let steps = explanation.steps.iter().map(|step| StepJson {
+        quantity: step.quantity,
+        words: &step.words,
+        factors: &step.factors,
+        formula: &step.formula,
+        value: step.value,
+        source: &step.source,
+    });
+    ExplanationJson {
+        schema: SCHEMA,
+        kind: "explanation",
+        model: &explanation.model,
+        node: explanation.node.as_ref().map(node),
+        operands: &explanation.operands,
+        bindings: &explanation.bindings,
+        steps: steps.collect(),
+        notes: explanation.notes.iter().map(|note| note.text.as_str()).collect(),
     }
 }
 

@@ -33,8 +33,44 @@ pub enum Report {
     Estimate(Box<EstimateReport>),
     /// All three on one page.
     Page(Box<EstimateReport>),
+    /// How a count comes about.
+    Explanation(Box<Explanation>),
     /// The built-in models.
     Models(Vec<ModelEntry>),
+}
+
+/// How the counts of a node, or of a whole model, come about.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Explanation {
+    /// The model's name.
+    pub model: String,
+    /// The node explained; `None` for the whole model.
+    pub node: Option<NodeRow>,
+    /// What it reads and gives: `reads x [batch, 3] fp32`.
+    pub operands: Vec<String>,
+    /// Each quantity, with its working.
+    pub steps: Vec<ExplainedStep>,
+    /// The values put in for symbols, given and assumed.
+    pub bindings: BTreeMap<String, i128>,
+    /// Doubts and flaws.
+    pub notes: Vec<Note>,
+}
+
+/// One quantity with its working.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExplainedStep {
+    /// `MACs`, `other ops`, ...
+    pub quantity: &'static str,
+    /// In words: `results x inner size`.
+    pub words: String,
+    /// In symbols: `768*batch*seq x 2304`.
+    pub factors: String,
+    /// Multiplied out: `1769472*batch*seq`.
+    pub formula: String,
+    /// With the bindings put in; `None` while a symbol has no value.
+    pub value: Option<u128>,
+    /// Why it is so.
+    pub source: String,
 }
 
 /// What a model costs.

@@ -1,7 +1,8 @@
 //! Reports as text for a terminal, at most 100 columns where names allow.
 
 use super::{
-    Costly, CountReport, Counted, EstimateReport, Grouping, ModelEntry, Report, Row, Unknown,
+    Costly, CountReport, Counted, EstimateReport, Explanation, Grouping, ModelEntry, Report, Row,
+    Unknown,
 };
 use crate::machine::{ComputeKind, ComputeRate, MemoryRate, Profile};
 use crate::units::{Bytes, BytesPerSec, FlopsPerSec, SamplesPerSec, grouped};
@@ -41,6 +42,7 @@ pub fn text(report: &Report, paint: Paint) -> String {
             page.answer(report);
             page.notes(report.count.notes.iter().map(|note| note.text.as_str()));
         }
+        Report::Explanation(explanation) => page.explanation(explanation),
         Report::Models(entries) => page.models(entries),
     }
     page.out
@@ -274,6 +276,39 @@ impl Page {
             ]);
         }
         self.out.push_str(&indented(&table));
+    }
+
+    fn explanation(&mut self, explanation: &Explanation) {
+        match &explanation.node {
+            None => self.heading(&format!("How the counts of {} come about", explanation.model)),
+            Some(node) => {
+                self.heading(&format!("How the counts of node {} come about", node.name));
+                self.fact("operator", &node.op, &format!("in the file {}", node.operator));
+                let place = [("module", &node.module), ("line", &node.line)];
+                for (label, text) in place {
+                    self.fact(label, text.as_deref().unwrap_or("not in the file"), "");
+                }
+            }
+        }
+        for operand in &explanation.operands {
+            self.line(&format!("  {operand}"));
+        }
+        let values = bindings(&explanation.bindings, &BTreeMap::new());
+        for step in &explanation.steps {
+            self.heading(&format!("{} = {}", step.quantity, step.words));
+            let margin = " ".repeat(step.quantity.chars().count());
+            if step.factors != step.formula {
+                self.line(&format!("{margin} = {}", step.factors));
+            }
+            self.line(&format!("{margin} = {}", step.formula));
+            if let Some(value) = step.value {
+                self.line(&format!("{margin} = {}{values}", grouped(value)));
+            }
+            if !step.source.is_empty() {
+                self.line(&format!("  ({})", step.source));
+            }
+        }
+        self.notes(explanation.notes.iter().map(|note| note.text.as_str()));
     }
 
     fn models(&mut self, entries: &[ModelEntry]) {
