@@ -71,6 +71,11 @@ fn operators_beyond_the_built_in_models() {
     check("t5_small_encoder.pt2", 35_330_816, &[(TEXT, 4_469_262_336)]);
     const TOKENS: &[(&str, i128)] = &[("batch", 3), ("x.dim1", 77)];
     check("topk_moe.pt2", 33_024, &[(TOKENS, 1_951_488)]);
+    // tensordot, einsum, bilinear, baddbmm, addmv and others. FlopCounterMode does not see the
+    // bilinear layer of 16 x 24 -> 7: 16 * 24 * 7 + 24 * 7 MACs for each of 3 * 77 positions.
+    const MIXED: &[(&str, i128)] = &[("batch", 3), ("x.dim1", 77)];
+    check("ops_mix.pt2", 48_103, &[(MIXED, 20_582_424)]);
+    assert_eq!(19_922_688 + (16 * 24 * 7 + 24 * 7) * 3 * 77, 20_582_424);
     // Height and width are four times a symbol.
     const SMALL: &[(&str, i128)] = &[("batch", 1), ("x.dim2", 64), ("x.dim3", 96)];
     const WIDE: &[(&str, i128)] = &[("batch", 2), ("x.dim2", 128), ("x.dim3", 36)];

@@ -115,6 +115,8 @@ impl Aten<'_, '_, '_> {
             "addmv" => one(matmul(plain), &self.given(&["mat", "vec", "self"])),
             "baddbmm" => one(matmul(plain), &self.given(&["batch1", "batch2", "self"])),
             "einsum" => self.einsum(),
+            "tensordot" => self.tensordot(),
+            "bilinear" => self.bilinear(),
             "conv1d" | "conv2d" | "conv3d" | "conv_transpose1d" | "conv_transpose2d"
             | "conv_transpose3d" | "convolution" | "_convolution" => self.convolution(base),
             "scaled_dot_product_attention"
@@ -133,6 +135,50 @@ impl Aten<'_, '_, '_> {
         let ranks: Result<Vec<usize>> = operands.iter().map(|id| self.rank(*id)).collect();
         let einsum = Einsum::parse(equation, &ranks?)?;
         one(Op::Einsum(einsum), &operands)
+    }
+
+    /// Sums over pairs of axes: an einsum in which the two axes of a pair share a label.
+    fn tensordot(&self) -> Result<Lowered> {
+        let operands = self.given(&["self", "other"]);
+        let [left, right] = operands.as_slice() else {
+            return Err("tensordot of other than two operands".to_owned());
+        };
+        let pairs = self.call.ints("dims_self").zip(self.call.ints("dims_other"));
+        let (left_axes, right_axes) = pairs.ok_or("the summed axes are missing")?;
+        let (left_rank, right_rank) = (self.rank(*left)?, self.rank(*right)?);
+        let mut labels = ('a'..='z').chain('A'..='Z');
+        let mut take = |n: usize| labels.by_ref().take(n).collect::<Vec<char>>();
+        let (left_labels, mut right_labels) = (take(left_rank), take(right_rank));
+        if left_labels.len() != left_rank || right_labels.len() != right_rank {
+            return Err("tensordot of more axes than there are labels".to_owned());
+        }
+        let mut summed = Vec::new();
+        for (left_axis, right_axis) in left_axes.into_iter().zip(right_axes) {
+            let left_axis = axis_of(left_axis, left_rank).map_err(|error| error.to_string())?;
+            let right_axis = axis_of(right_axis, right_rank).map_err(|error| error.to_string())?;
+            right_labels[right_axis] = left_labels[left_axis];
+            summed.push(left_labels[left_axis]);
+        }
+        let all = left_labels.iter().chain(&right_labels).copied();
+        let output = all.filter(|label| !summed.contains(label)).collect();
+        let einsum = Einsum { inputs: vec![left_labels, right_labels], output };
+        one(Op::Einsum(einsum), &operands)
+    }
+
+    /// x1 W x2 per result, contracted from left to right, then the bias.
+    fn bilinear(&self) -> Result<Lowered> {
+        let (first, weight, second) =
+            (self.call.tensor("input1")?, self.call.tensor("weight")?, self.call.tensor("input2")?);
+        let ranks = [self.rank(first)?, self.rank(weight)?, self.rank(second)?];
+        let einsum = Einsum::parse("...i,oij,...j->...o", &ranks)?;
+        let inputs = [first, weight, second].map(Input::Tensor).into();
+        let product = Step { op: Op::Einsum(einsum), inputs, n_outputs: 1 };
+        let mut steps = vec![product];
+        if let Some(bias) = self.call.optional_tensor("bias") {
+            let inputs = vec![Input::Made(0), Input::Tensor(bias)];
+            steps.push(Step { op: Op::Elementwise(Function::Add), inputs, n_outputs: 1 });
+        }
+        Ok(Lowered { steps, each_output: false })
     }
 
     fn convolution(&self, base: &str) -> Result<Lowered> {
