@@ -4,16 +4,24 @@
 use super::{Arithmetic, Operands};
 use crate::graph::{Convolution, Dim, Direction};
 
-/// Forward, weight `[c_out, c_in/g, K..]`: MACs = outputs * (c_in/g) * prod K.
-/// Transposed, weight `[c_in, c_out/g, K..]`: MACs = inputs * (c_out/g) * prod K.
+/// MACs are positions times the weights that each position meets.
 pub(super) fn convolution(op: &Convolution, operands: &Operands) -> Result<Arithmetic, String> {
+    let (positions, weights_each) = factors(op, operands)?;
+    let other = match operands.inputs.len() {
+        3 => operands.output_elements()?,
+        _ => Dim::ZERO,
+    };
+    Ok(Arithmetic { macs: &positions * &weights_each, other, transcendental: Dim::ZERO })
+}
+
+/// Forward, weight `[c_out, c_in/g, K..]`: outputs, and (c_in/g) * prod K for each.
+/// Transposed, weight `[c_in, c_out/g, K..]`: inputs, and (c_out/g) * prod K for each.
+pub(super) fn factors(op: &Convolution, operands: &Operands) -> Result<(Dim, Dim), String> {
     let weight = &operands.input(1)?.shape;
-    let per_position = Dim::product(weight.0.get(1..).ok_or("a weight without axes")?);
-    let outputs = operands.output_elements()?;
+    let weights_each = Dim::product(weight.0.get(1..).ok_or("a weight without axes")?);
     let positions = match op.direction {
-        Direction::Forward => outputs.clone(),
+        Direction::Forward => operands.output_elements()?,
         Direction::Transposed { .. } => operands.input(0)?.shape.elements(),
     };
-    let other = if operands.inputs.len() == 3 { outputs } else { Dim::ZERO };
-    Ok(Arithmetic { macs: &positions * &per_position, other, transcendental: Dim::ZERO })
+    Ok((positions, weights_each))
 }

@@ -2,8 +2,8 @@
 //!
 //! Not here: the counting itself. A test multiplies every derivation out against it.
 
-use super::{Cost, Count, NodeWork, Operands, attention, node_operands};
-use crate::graph::{Convolution, Dim, Direction, Graph, MatMul, Op, Orientation};
+use super::{Cost, Count, NodeWork, Operands, attention, convolution, matmul, node_operands};
+use crate::graph::{Dim, Direction, Graph, Op};
 
 /// One quantity of one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,29 +71,24 @@ fn macs_factors(
     macs: &Count,
 ) -> (Vec<(&'static str, Dim)>, &'static str) {
     let results = operands.output_elements().unwrap_or_default();
-    if let Op::MatMul(MatMul { a, .. }) = op {
-        let lengths = &operands.inputs[0].shape.0;
-        let is_swapped = *a == Orientation::Transposed && lengths.len() != 1;
-        let from_end = if is_swapped { 2 } else { 1 };
-        let inner = lengths[lengths.len() - from_end].clone();
+    if let Op::MatMul(op) = op
+        && let Ok(inner) = matmul::inner_size(*op, operands)
+    {
         let factors = vec![("results", results), ("inner size", inner)];
         return (factors, "each result sums as many products as the inner size");
     }
-    if let Op::Convolution(Convolution { direction, .. }) = op {
-        let kernel = Dim::product(&operands.inputs[1].shape.0[1..]);
-        return match direction {
-            Direction::Forward => (
-                vec![("results", results), ("weights each meets", kernel)],
-                "every output position times the whole kernel, padding included",
-            ),
-            Direction::Transposed { .. } => (
-                vec![
-                    ("inputs", operands.inputs[0].shape.elements()),
-                    ("weights each meets", kernel),
-                ],
-                "every input position times the whole kernel",
-            ),
+    if let Op::Convolution(op) = op
+        && let Ok((positions, weights_each)) = convolution::factors(op, operands)
+    {
+        let (words, source) = match op.direction {
+            Direction::Forward => {
+                ("results", "every output position times the whole kernel, padding included")
+            }
+            Direction::Transposed { .. } => {
+                ("inputs", "every input position times the whole kernel")
+            }
         };
+        return (vec![(words, positions), ("weights each meets", weights_each)], source);
     }
     if let Op::Attention(op) = op
         && let Ok(factors) = attention::factors(*op, operands)

@@ -5,15 +5,20 @@ use crate::graph::{Dim, Einsum, MatMul, Orientation};
 use std::collections::BTreeMap;
 
 pub(super) fn matmul(op: MatMul, operands: &Operands) -> Result<Arithmetic, String> {
+    let outputs = operands.output_elements()?;
+    let other = if operands.inputs.len() == 3 { outputs.clone() } else { Dim::ZERO };
+    Ok(Arithmetic { macs: &outputs * &inner_size(op, operands)?, other, transcendental: Dim::ZERO })
+}
+
+/// How many products each result sums.
+pub(super) fn inner_size(op: MatMul, operands: &Operands) -> Result<Dim, String> {
     let a = &operands.input(0)?.shape;
     let from_end = match op.a {
         Orientation::Transposed if a.rank() != 1 => 2,
         Orientation::Plain | Orientation::Transposed => 1,
     };
     let inner_axis = a.rank().checked_sub(from_end).ok_or("a scalar in a matrix product")?;
-    let outputs = operands.output_elements()?;
-    let other = if operands.inputs.len() == 3 { outputs.clone() } else { Dim::ZERO };
-    Ok(Arithmetic { macs: &outputs * &a.0[inner_axis], other, transcendental: Dim::ZERO })
+    Ok(a.0[inner_axis].clone())
 }
 
 /// Operands are contracted pairwise from left to right. A step that sums over a label costs one

@@ -3,7 +3,7 @@
 use super::bytes_of;
 use super::totals::count;
 use crate::error::Error;
-use crate::graph::{Bindings, Graph, NodeId, Role, TensorId};
+use crate::graph::{Bindings, Graph, NodeId, TensorId};
 use crate::units::Bytes;
 
 /// Memory of one forward pass.
@@ -69,11 +69,9 @@ fn owners(graph: &Graph) -> Vec<TensorId> {
     for node in graph.nodes.iter().filter(|node| node.op.is_view()) {
         let Some(source) = node.inputs.first() else { continue };
         let root = owner[source.0];
-        let is_weight = matches!(graph.tensor(root).role, Role::Parameter | Role::Buffer);
         for output in &node.outputs {
             owner[output.0] = root;
         }
-        debug_assert!(!is_weight || graph.tensor(root).producer.is_none());
     }
     owner
 }

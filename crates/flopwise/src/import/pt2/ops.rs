@@ -445,20 +445,10 @@ impl Aten<'_, '_, '_> {
                 let input = self.call.tensor("self")?;
                 one(Op::Reshape { shape: self.call.output_shape()? }, &[input])
             }
-            "alias"
-            | "detach"
-            | "lift_fresh"
-            | "lift_fresh_copy"
-            | "dropout"
-            | "feature_dropout"
-            | "alpha_dropout"
-            | "lift"
-            | "positive"
-            | "resolve_conj"
-            | "resolve_neg"
-            | "_assert_tensor_metadata"
-            | "native_dropout" => {
-                let given = self.given(&["self", "input", "a"]);
+            "alias" | "detach" | "lift_fresh" | "lift_fresh_copy" | "dropout"
+            | "feature_dropout" | "alpha_dropout" | "lift" | "positive" | "resolve_conj"
+            | "resolve_neg" | "native_dropout" => {
+                let given = self.given(&["self", "input"]);
                 one(Op::Identity, given.get(..1).ok_or("the input is missing")?)
             }
             "expand" | "expand_as" | "broadcast_to" | "expand_copy" => {
@@ -620,8 +610,7 @@ impl Aten<'_, '_, '_> {
             | "new_full" | "new_empty" | "zeros_like" | "ones_like" | "full_like"
             | "empty_like" | "rand" | "randn" | "randint" | "rand_like" | "randn_like" | "eye"
             | "linspace" | "scalar_tensor" | "fill" | "zero" | "tril_indices" | "triu_indices"
-            | "empty_strided" | "_assert_scalar" | "bernoulli" | "normal" | "uniform"
-            | "one_hot" => {
+            | "empty_strided" | "bernoulli" | "normal" | "uniform" | "one_hot" => {
                 one(Op::Fill { shape: call.output_shape()?, format: call.output_format()? }, &[])
             }
             "repeat_interleave" => {
