@@ -1,19 +1,27 @@
-//! Number formats as data: one [`Format`] value describes one format.
-//!
-//! What this crate is not: it knows nothing of models, tensors or machines, and does no I/O.
+//! Number formats as data, and what becomes of a value in them, exactly.
 //!
 //! ```
-//! use flopwise_formats::{Format, parse};
-//! let format: Format = parse("bf16").unwrap();
-//! assert_eq!(format, Format::BF16);
-//! assert_eq!(format.bits, 16);
+//! use flopwise_formats::{Format, codec::{self, Rules}, decimal};
+//! let value = decimal::parse("0.052").unwrap().value;
+//! let stored = codec::encode(Format::FP32, &value, Rules::IEEE);
+//! assert_eq!(stored.code, 0x3D54FDF4);
+//! assert_eq!(codec::decode(Format::FP32, stored.code).unwrap().to_string(),
+//!     "0.05200000107288360595703125");
 //! ```
+//!
+//! What this crate is not: it knows nothing of models or machines, does no I/O, and starts no
+//! threads.
 #![forbid(unsafe_code)]
 
 mod catalog;
 mod format;
 mod parse;
 
-pub use catalog::ALL;
-pub use format::{Format, Layout};
-pub use parse::{UnknownFormat, parse};
+pub mod codec;
+pub mod decimal;
+mod exact;
+
+pub use catalog::{ALL, About, about};
+pub use exact::{Exact, Rational};
+pub use format::{CodeBook, Float, Format, Infinity, Layout, Nan};
+pub use parse::{MAX_BIAS, UnknownFormat, parse};

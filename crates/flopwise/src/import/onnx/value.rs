@@ -135,8 +135,8 @@ impl Value {
 pub(super) fn may_be_known(format: Format, shape: &[usize]) -> bool {
     let most = match format.layout {
         Layout::SignedInteger | Layout::UnsignedInteger | Layout::Boolean => MAX_INTEGERS,
-        Layout::Float { .. } => MAX_FLOATS,
-        Layout::Complex | Layout::Text => return false,
+        Layout::Float(_) => MAX_FLOATS,
+        Layout::CodeBook(_) | Layout::Complex | Layout::Text => return false,
     };
     volume(shape).is_some_and(|volume| volume <= most)
 }

@@ -106,14 +106,12 @@ fn element(format: Format, bytes: &[u8]) -> Option<Scalar> {
         Layout::SignedInteger => Some(Scalar::Exact(signed.into())),
         Layout::UnsignedInteger => Some(Scalar::Exact(u128::from(unsigned).into())),
         Layout::Boolean => Some(Scalar::boolean(unsigned != 0)),
-        Layout::Float { .. } if format == Format::FP32 => {
+        Layout::Float(_) if format == Format::FP32 => {
             Some(Scalar::float(f64::from(f32::from_bits(unsigned as u32))))
         }
-        Layout::Float { .. } if format == Format::FP64 => {
-            Some(Scalar::float(f64::from_bits(unsigned)))
-        }
+        Layout::Float(_) if format == Format::FP64 => Some(Scalar::float(f64::from_bits(unsigned))),
         // Scales and exponents are never stored in narrower formats.
-        Layout::Float { .. } | Layout::Complex | Layout::Text => None,
+        Layout::Float(_) | Layout::CodeBook(_) | Layout::Complex | Layout::Text => None,
     }
 }
 

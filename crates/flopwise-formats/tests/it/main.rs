@@ -1,0 +1,3 @@
+//! The crate from outside, against what others computed.
+
+mod vectors;
