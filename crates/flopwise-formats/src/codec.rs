@@ -114,9 +114,10 @@ impl Rules {
 pub struct Flags {
     /// The stored value differs from the asked one.
     pub is_inexact: bool,
-    /// A finite value was beyond the largest one.
+    /// A value was beyond the largest one, rounded, and infinity is not what is stored for
+    /// infinity.
     pub is_overflow: bool,
-    /// A value below the smallest normal one was changed.
+    /// A value was changed and is now subnormal or zero (tiny after rounding).
     pub is_underflow: bool,
     /// The format has no code for it at all: NaN without a NaN, a negative without a sign.
     pub is_invalid: bool,
@@ -344,7 +345,7 @@ fn encode_infinity(float: Float, is_negative: bool, rules: Rules) -> Encoded {
     }
     let sign = float.sign_code(is_negative);
     let exact = Flags::default();
-    let inexact = Flags { is_inexact: true, ..exact };
+    let inexact = Flags { is_inexact: true, is_overflow: true, ..exact };
     let largest = Encoded { code: sign | float.max_finite_code(), flags: inexact };
     let nan = || float.signed_nan(is_negative).map_or(largest, |code| Encoded { code, ..largest });
     let infinity = float.infinity_code().map(|code| Encoded { code: sign | code, flags: exact });
@@ -353,9 +354,13 @@ fn encode_infinity(float: Float, is_negative: bool, rules: Rules) -> Encoded {
         Overflow::ToInfinity => infinity.unwrap_or_else(nan),
         Overflow::SaturateFinite => largest,
         Overflow::SaturatePropagate => infinity.unwrap_or(largest),
-        Overflow::Onnx if float.nan == Nan::NegativeZero => nan(),
+        Overflow::Onnx if is_fnuz(float) => nan(),
         Overflow::Onnx => largest,
     }
+}
+
+fn is_fnuz(float: Float) -> bool {
+    float.nan == Nan::NegativeZero && float.infinity == Infinity::None
 }
 
 /// Zero has no code in E8M0, and no sign in others.
@@ -386,19 +391,18 @@ struct Rounded {
 fn encode_finite(float: Float, is_negative: bool, magnitude: Normalized, rules: Rules) -> Encoded {
     let rounded = round(float, is_negative, magnitude, rules.rounding);
     let mut flags = Flags { is_inexact: rounded.is_inexact, ..Flags::default() };
-    if rounded.is_inexact && magnitude.exponent < i64::from(float.min_exponent()) {
-        flags.is_underflow = true;
-    }
     let smallest = i128::from(!float.has_zero);
     if rounded.code < 1 - smallest {
         // Rounded to zero, or below the smallest power of two of E8M0.
         let zero = encode_zero(float, is_negative, rules.overflow);
+        let flags = Flags { is_inexact: true, is_underflow: true, ..zero.flags };
         return Encoded { code: zero.code, flags };
     }
     if is_negative && float.sign_bits == 0 {
         return unsigned_negative(float, rules.overflow);
     }
     let is_subnormal = float.has_zero && rounded.code < 1 << float.significand_bits;
+    flags.is_underflow = is_subnormal && rounded.is_inexact;
     if is_subnormal && rules.subnormals == Subnormals::FlushedToZero {
         let zero = encode_zero(float, is_negative, rules.overflow);
         let flags = Flags { is_inexact: true, is_underflow: true, ..flags };
@@ -420,8 +424,8 @@ fn overflowed(float: Float, is_negative: bool, rules: Rules) -> u128 {
         Rounding::TowardZero => true,
         Rounding::Up => is_negative,
         Rounding::Down => !is_negative,
-        // Of the largest and the infinity above it, the odd one; without infinity the largest.
-        Rounding::ToOdd => float.max_finite_code() % 2 == 1 || float.infinity_code().is_none(),
+        // Of the largest and the code above it, the odd one.
+        Rounding::ToOdd => float.max_finite_code() % 2 == 1,
     };
     match rules.overflow {
         Overflow::ToInfinity if stays_finite => largest,

@@ -172,6 +172,36 @@ impl Rational {
         Rational { is_negative: false, ..self.clone() }
     }
 
+    /// The same with the other sign.
+    pub fn negated(&self) -> Rational {
+        Rational { is_negative: !self.is_negative, ..self.clone() }
+    }
+
+    /// The magnitude's whole part, with the sign.
+    pub fn floor(&self) -> Rational {
+        let whole = self.whole_part(0);
+        Rational::new(self.is_negative, whole, UBig::ONE, 0)
+    }
+
+    /// `floor(|x| * 2^power)`.
+    fn whole_part(&self, power: i64) -> UBig {
+        let shift = self.exponent + power;
+        if shift >= 0 {
+            (&self.numerator << shift as usize) / &self.denominator
+        } else {
+            &self.numerator / (&self.denominator << (-shift) as usize)
+        }
+    }
+
+    /// The weight `2^w` of the last digit of a binary expansion that ends, or of the first that
+    /// belongs to the repeating part.
+    pub(crate) fn first_repeating_weight(&self) -> i64 {
+        if self.is_binary_fraction() {
+            return self.exponent.min(0);
+        }
+        self.exponent.min(0) - 1
+    }
+
     /// `self * 2^power`.
     pub fn scaled(&self, power: i64) -> Rational {
         let exponent = if self.is_zero() { 0 } else { self.exponent + power };
@@ -181,8 +211,8 @@ impl Rational {
     /// `self - other`; a difference of zero is `+0`.
     pub fn minus(&self, other: &Rational) -> Rational {
         let exponent = self.exponent.min(other.exponent);
-        let one = &self.numerator * &other.denominator << (self.exponent - exponent) as usize;
-        let two = &other.numerator * &self.denominator << (other.exponent - exponent) as usize;
+        let one = (&self.numerator * &other.denominator) << (self.exponent - exponent) as usize;
+        let two = (&other.numerator * &self.denominator) << (other.exponent - exponent) as usize;
         let denominator = &self.denominator * &other.denominator;
         let (is_negative, numerator) = match (self.is_negative, other.is_negative) {
             (false, true) => (false, one + two),
@@ -260,12 +290,7 @@ impl Rational {
     /// The digits of the magnitude's binary expansion from weight `2^first` down, `n_bits` of them.
     pub(crate) fn bits_from(&self, first: i64, n_bits: usize) -> Vec<bool> {
         // floor(|x| / 2^(first - n_bits + 1)) holds the bits wanted in its lowest places.
-        let shift = self.exponent - first + n_bits as i64 - 1;
-        let whole = if shift >= 0 {
-            (&self.numerator << shift as usize) / &self.denominator
-        } else {
-            &self.numerator / (&self.denominator << (-shift) as usize)
-        };
+        let whole = self.whole_part(n_bits as i64 - 1 - first);
         (0..n_bits).rev().map(|place| whole.bit(place)).collect()
     }
 

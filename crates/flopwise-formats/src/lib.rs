@@ -20,6 +20,8 @@ mod parse;
 pub mod codec;
 pub mod decimal;
 mod exact;
+pub mod explain;
+pub mod steps;
 
 pub use catalog::{ALL, About, about};
 pub use exact::{Exact, Rational};

@@ -3,9 +3,9 @@
 
 use flate2::read::GzDecoder;
 use flopwise_formats::codec::{
-    self, Overflow, Rounding, Rules, Stochastic, StochasticVariant, decode_f64,
+    self, Overflow, Rounding, Rules, Stochastic, StochasticVariant, Subnormals, decode_f64,
 };
-use flopwise_formats::{Exact, Format, parse};
+use flopwise_formats::{Exact, Format, decimal, parse};
 use serde_json::Value;
 use std::fs::File;
 use std::path::Path;
@@ -36,6 +36,14 @@ fn is_nan(format: Format, code: u128) -> bool {
     matches!(codec::decode(format, code), Some(Exact::Nan { .. }))
 }
 
+#[track_caller]
+fn assert_code(format: Format, code: u128, expected: &Value, what: &str) {
+    match expected.as_str() {
+        Some("nan") => assert!(is_nan(format, code), "{format} {what}: {code:#x}"),
+        _ => assert_eq!(code, hexadecimal(expected), "{format} {what}: {code:#x}, {expected}"),
+    }
+}
+
 /// One expected code; `nan` is any NaN, and null what the format cannot express.
 #[track_caller]
 fn check(format: Format, value: f64, rules: Rules, expected: &Value) {
@@ -44,30 +52,45 @@ fn check(format: Format, value: f64, rules: Rules, expected: &Value) {
     assert_eq!(code, slow, "{format} {value:e} {rules:?}");
     match expected {
         Value::Null => {}
-        Value::String(text) if text == "nan" => {
-            assert!(is_nan(format, code), "{format} {value:e} {rules:?}: {code:#x}");
-        }
-        text => assert_eq!(code, hexadecimal(text), "{format} {value:e} {rules:?}"),
+        expected => assert_code(format, code, expected, &format!("{value:e} {rules:?}")),
     }
 }
 
 #[test]
 fn decoding_tables() {
     for (key, table) in read("vectors.json.gz")["decode"].as_object().unwrap() {
-        let format = format_called(key);
-        let values = table["f64_bits"].as_array().unwrap();
-        assert_eq!(values.len(), 1 << format.bits);
-        for (code, expected) in values.iter().enumerate() {
-            let found = decode_f64(format, code as u128);
-            let same = match expected.as_str() {
-                Some("nan") => found.is_nan(),
-                _ => {
-                    found.to_bits() == double(expected).to_bits()
-                        || (found.is_nan() && double(expected).is_nan())
-                }
-            };
-            assert!(same, "{format} {code:#x}: {found:e}, expected {expected}");
-        }
+        check_table(format_called(key), table["f64_bits"].as_array().unwrap());
+    }
+}
+
+#[test]
+fn the_120_value_tables_of_p3109() {
+    let tables = read("p3109.json.gz");
+    let tables = tables["formats"].as_object().unwrap();
+    assert_eq!(tables.len(), 120);
+    for (name, values) in tables {
+        let format = parse(name).unwrap();
+        assert_eq!(format.to_string(), *name);
+        check_table(format, values.as_array().unwrap());
+    }
+}
+
+/// Each code decodes to its value, and each value encodes to its code.
+#[track_caller]
+fn check_table(format: Format, values: &[Value]) {
+    assert_eq!(values.len(), 1 << format.bits);
+    for (code, expected) in values.iter().enumerate() {
+        let found = decode_f64(format, code as u128);
+        let same = match expected.as_str() {
+            Some("nan") => found.is_nan(),
+            _ => {
+                found.to_bits() == double(expected).to_bits()
+                    || (found.is_nan() && double(expected).is_nan())
+            }
+        };
+        assert!(same, "{format} {code:#x}: {found:e}, expected {expected}");
+        let back = codec::encode_f64(format, found, Rules::IEEE).code;
+        assert!(found.is_nan() || back == code as u128, "{format} {code:#x} -> {back:#x}");
     }
 }
 
@@ -133,4 +156,70 @@ fn stochastic_rounding() {
             check(format, double(&row[1]), rules, &row[column]);
         }
     }
+}
+
+fn rules_called(rounding: &str, overflow: &str, subnormals: &str) -> Rules {
+    Rules {
+        rounding: match rounding {
+            "nearest-even" => Rounding::NearestEven,
+            "nearest-away" => Rounding::NearestAway,
+            "toward-zero" => Rounding::TowardZero,
+            "up" => Rounding::Up,
+            "down" => Rounding::Down,
+            "odd" => Rounding::ToOdd,
+            other => panic!("{other}"),
+        },
+        overflow: match overflow {
+            "overflow" => Overflow::ToInfinity,
+            "saturate" => Overflow::SaturateFinite,
+            "saturate-propagate" => Overflow::SaturatePropagate,
+            "onnx" => Overflow::Onnx,
+            other => panic!("{other}"),
+        },
+        subnormals: match subnormals {
+            "on" => Subnormals::Kept,
+            "flush" => Subnormals::FlushedToZero,
+            "daz" => Subnormals::TakenForZero,
+            other => panic!("{other}"),
+        },
+    }
+}
+
+/// Texts in every notation, rounded once by an implementation with exact fractions.
+#[test]
+fn text_to_code() {
+    let table = read("exact.json.gz");
+    let rows = table["rows"].as_array().unwrap();
+    let mut wrong = Vec::new();
+    for row in rows {
+        let [name, text, rounding, overflow, subnormals] =
+            [0, 1, 2, 3, 4].map(|column| row[column].as_str().unwrap());
+        let format = parse(name).unwrap();
+        let value = decimal::parse(text).unwrap().value;
+        let found = codec::encode(format, &value, rules_called(rounding, overflow, subnormals));
+        let expected = &row[5];
+        let same = match expected.as_str() {
+            Some("nan") => is_nan(format, found.code),
+            _ => found.code == hexadecimal(expected),
+        };
+        let flags = row[6].as_array().unwrap();
+        let has = |name: &str| flags.iter().any(|flag| flag == name);
+        let same_flags = (has("overflow"), has("underflow"), has("inexact"))
+            == (found.flags.is_overflow, found.flags.is_underflow, found.flags.is_inexact);
+        // What an unsigned format cannot hold is called overflow there, invalid here.
+        if !same || !(same_flags || found.flags.is_invalid) {
+            let text: String = text.chars().take(60).collect();
+            wrong.push(format!(
+                "{name} {text} {rounding} {overflow} {subnormals}: {:#x} {:?}, expected {expected} {flags:?}",
+                found.code, found.flags
+            ));
+        }
+    }
+    assert!(rows.len() > 10_000);
+    assert!(
+        wrong.is_empty(),
+        "{} rows, the first {:#?}",
+        wrong.len(),
+        &wrong[..wrong.len().min(40)]
+    );
 }
