@@ -17,11 +17,15 @@ mod catalog;
 mod format;
 mod parse;
 
+pub mod block;
+pub mod bulk;
 pub mod codec;
 pub mod decimal;
 mod exact;
 pub mod explain;
+pub mod facts;
 pub mod steps;
+pub mod system;
 
 pub use catalog::{ALL, About, about};
 pub use exact::{Exact, Rational};

@@ -92,8 +92,7 @@ fn expansion(input: &Rational) -> String {
     let leading_zeros = (-1 - input.floor_log2().unwrap_or(0)).max(0);
     let is_long = leading_zeros > SHOWN_BITS as i64;
     let first = if is_long { input.floor_log2().unwrap_or(0) } else { top };
-    let room = if is_long { SHOWN_BITS as i64 } else { top.max(SHOWN_BITS as i64) };
-    let end = last.min(0).max(first - room);
+    let end = last.min(0).max(first - SHOWN_BITS as i64);
     let bits = input.bits_from(first, (first - end + 1) as usize);
     let mut text = sign.to_owned();
     if is_long {
@@ -109,7 +108,9 @@ fn expansion(input: &Rational) -> String {
         }
         text.push(if bit { '1' } else { '0' });
     }
-    if end > last.min(0) {
+    if end > 0 {
+        text += &format!("… ({} digits before the point)", top + 1);
+    } else if end > last.min(0) {
         text.push('…');
     } else if !input.is_binary_fraction() {
         text.push(')');
@@ -201,6 +202,9 @@ fn decision(conversion: &Conversion, dropped: &Rational) -> String {
         std::cmp::Ordering::Equal => "exactly half",
         std::cmp::Ordering::Greater => "more than half",
     };
+    if conversion.encoded.flags.is_overflow {
+        return format!("dropped: {share} of the last bit, {compared}");
+    }
     let is_half = compared == "exactly half";
     let away = is_rounded_away(conversion);
     let went = if away { "away from zero" } else { "toward zero" };
@@ -352,6 +356,9 @@ fn hand_step(conversion: &Conversion) -> Option<Step> {
     let value = if input.is_negative() { cut.negated() } else { cut };
     let format = conversion.format;
     let stored = codec::encode(format, &Exact::Finite(value.clone()), conversion.rules).code;
+    if stored == conversion.encoded.code {
+        return None;
+    }
     let apart = grouped(stored.abs_diff(conversion.encoded.code));
     let lines = vec![
         format!("cut off after {HAND_BITS} binary places: {sign}{whole}.{fraction}b = {value}"),
@@ -365,7 +372,7 @@ fn grouped(number: u128) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (digit_idx, digit) in digits.chars().enumerate() {
-        if digit_idx > 0 && (digits.len() - digit_idx) % 3 == 0 {
+        if digit_idx > 0 && (digits.len() - digit_idx).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

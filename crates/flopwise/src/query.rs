@@ -5,6 +5,9 @@
 //! machine's profile comes with the query.
 
 mod explain;
+mod number;
+
+pub use number::NumberQuery;
 
 use crate::arch;
 use crate::cost::{self, BoundWork, Counts, Work};
@@ -42,6 +45,10 @@ pub enum Query {
     Page(EstimateQuery),
     /// Which models are built in.
     Models,
+    /// What values become in number formats.
+    Number(NumberQuery),
+    /// Which formats there are, or one of them by name.
+    Formats(Option<String>),
 }
 
 /// What a model costs.
@@ -109,6 +116,8 @@ pub fn answer(query: &Query) -> Result<Report, Error> {
         Query::Estimate(query) => Ok(Report::Estimate(Box::new(on_machine(query)?))),
         Query::Page(query) => Ok(Report::Page(Box::new(on_machine(query)?))),
         Query::Models => Ok(Report::Models(models()?)),
+        Query::Number(query) => number::number(query),
+        Query::Formats(name) => number::show_formats(name.as_deref()),
     }
 }
 

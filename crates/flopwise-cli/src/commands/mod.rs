@@ -3,8 +3,10 @@
 mod completions;
 mod count;
 mod estimate;
+mod format;
 mod measure;
 mod model;
+mod number;
 mod report;
 
 use crate::Outcome;
@@ -19,6 +21,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
     match &args.command {
         Command::Report(args) => report::run(args),
         Command::Count(args) => count::run(args),
+        Command::Number(args) => number::run(args),
+        Command::Format(args) => format::run(args),
         Command::Measure(args) => measure::run(args),
         Command::Estimate(args) => estimate::run(args),
         Command::Model(args) => model::run(args),

@@ -24,11 +24,11 @@ fn format_called(key: &str) -> Format {
     }
 }
 
-fn hexadecimal(value: &Value) -> u128 {
+pub(crate) fn hexadecimal(value: &Value) -> u128 {
     u128::from_str_radix(value.as_str().unwrap().trim_start_matches("0x"), 16).unwrap()
 }
 
-fn double(value: &Value) -> f64 {
+pub(crate) fn double(value: &Value) -> f64 {
     f64::from_bits(hexadecimal(value) as u64)
 }
 
@@ -37,7 +37,7 @@ fn is_nan(format: Format, code: u128) -> bool {
 }
 
 #[track_caller]
-fn assert_code(format: Format, code: u128, expected: &Value, what: &str) {
+pub(crate) fn assert_code(format: Format, code: u128, expected: &Value, what: &str) {
     match expected.as_str() {
         Some("nan") => assert!(is_nan(format, code), "{format} {what}: {code:#x}"),
         _ => assert_eq!(code, hexadecimal(expected), "{format} {what}: {code:#x}, {expected}"),

@@ -20,6 +20,8 @@ pub fn json(report: &Report) -> String {
         Report::Page(report) => serde_json::to_string(&estimate("report", report)),
         Report::Explanation(explained) => serde_json::to_string(&explanation(explained)),
         Report::Models(entries) => serde_json::to_string(&models(entries)),
+        Report::Number(report) => serde_json::to_string(&super::number::wire(report)),
+        Report::Formats(report) => serde_json::to_string(&super::formats::wire(report)),
     };
     let mut text = written.expect("every field has a JSON form");
     text.push('\n');

@@ -2,15 +2,19 @@
 //!
 //! Not here: how the numbers come about. Printers return text and print nothing themselves.
 
+mod formats;
 mod groups;
 mod html;
 mod json;
+mod number;
 mod svg;
 mod text;
 
+pub use formats::{FormatEntry, FormatsReport};
 pub use groups::{Grouping, Row, group};
 pub use html::html;
 pub use json::json;
+pub use number::{NumberConversion, NumberReport, NumberValue};
 pub use svg::roofline_svg;
 pub use text::{Paint, text};
 
@@ -37,6 +41,10 @@ pub enum Report {
     Explanation(Box<Explanation>),
     /// The built-in models.
     Models(Vec<ModelEntry>),
+    /// What values become in number formats.
+    Number(Box<NumberReport>),
+    /// The formats there are.
+    Formats(Box<FormatsReport>),
 }
 
 /// How the counts of a node, or of a whole model, come about.

@@ -44,22 +44,25 @@ pub fn text(report: &Report, paint: Paint) -> String {
         }
         Report::Explanation(explanation) => page.explanation(explanation),
         Report::Models(entries) => page.models(entries),
+        Report::Number(report) => page.number(report),
+        Report::Formats(report) => page.formats(report),
     }
     page.out
 }
 
-struct Page {
-    out: String,
+/// A page being written.
+pub(super) struct Page {
+    pub(super) out: String,
     paint: Paint,
 }
 
 impl Page {
-    fn line(&mut self, text: &str) {
+    pub(super) fn line(&mut self, text: &str) {
         self.out.push_str(text.trim_end());
         self.out.push('\n');
     }
 
-    fn heading(&mut self, text: &str) {
+    pub(super) fn heading(&mut self, text: &str) {
         if !self.out.is_empty() {
             self.out.push('\n');
         }
@@ -70,11 +73,11 @@ impl Page {
     }
 
     /// `  label    value    remark`, aligned.
-    fn fact(&mut self, label: &str, value: &str, remark: &str) {
+    pub(super) fn fact(&mut self, label: &str, value: &str, remark: &str) {
         self.line(&format!("  {label:<21} {value:<24} {remark}"));
     }
 
-    fn notes<'n>(&mut self, notes: impl Iterator<Item = &'n str>) {
+    pub(super) fn notes<'n>(&mut self, notes: impl Iterator<Item = &'n str>) {
         for (note_idx, note) in notes.enumerate() {
             if note_idx == 0 {
                 self.heading("Notes");
@@ -406,7 +409,7 @@ fn shortened(name: &str) -> String {
     format!("…{tail}")
 }
 
-fn table(heads: &[&str]) -> Table {
+pub(super) fn table(heads: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header(heads.to_vec());
@@ -416,6 +419,6 @@ fn table(heads: &[&str]) -> Table {
     table
 }
 
-fn indented(table: &Table) -> String {
+pub(super) fn indented(table: &Table) -> String {
     table.lines().map(|line| format!(" {}\n", line.trim_end())).collect()
 }
