@@ -18,7 +18,6 @@ mod format;
 mod parse;
 
 pub mod block;
-pub mod bulk;
 pub mod codec;
 pub mod decimal;
 mod exact;
