@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use flopwise::graph::Bindings;
-use flopwise::{cost, import};
+use flopwise::{cost, import, weights};
 use std::path::Path;
 
 /// Imports, counts and binds whatever `data` is.
@@ -15,6 +15,29 @@ pub fn count(data: &[u8]) {
     if let Ok(bindings) = Bindings::resolve(&graph, &typed) {
         let _ = work.bind(&graph, &bindings);
         let _ = cost::memory(&graph, &bindings);
+    }
+}
+
+/// Lists whatever tensors `data` holds, and reads them in small pieces.
+pub fn read_tensors(data: &[u8]) {
+    const PIECE_BYTES: usize = 1000;
+    // A deflated member may claim, and hold, a thousand times its size.
+    const MAX_BYTES: u64 = 1 << 20;
+    let Ok(checkpoint) = weights::from_bytes("fuzz", Bytes::copy_from_slice(data)) else {
+        return;
+    };
+    let mut buffer = Vec::new();
+    for (tensor_idx, tensor) in checkpoint.tensors().iter().enumerate() {
+        if MAX_BYTES < tensor.bytes {
+            continue;
+        }
+        let mut n_bytes = 0;
+        let mut is_whole = true;
+        for piece in checkpoint.pieces(tensor_idx, PIECE_BYTES) {
+            let take = &mut |chunk: weights::Chunk<'_>| n_bytes += chunk.bytes.len() as u64;
+            is_whole &= checkpoint.read(&piece, &mut buffer, take).is_ok();
+        }
+        assert!(!is_whole || n_bytes == tensor.bytes, "{tensor:?}: {n_bytes} bytes read");
     }
 }
 

@@ -5,6 +5,7 @@ use clap_complete::Shell;
 use flopwise::query::AttentionCount;
 use flopwise::report::Grouping;
 use flopwise::units::Seconds;
+use flopwise_formats::block::ScaleRule;
 use flopwise_formats::codec::{
     Overflow, Rounding, Rules, Stochastic, StochasticVariant, Subnormals,
 };
@@ -234,6 +235,8 @@ Examples:
   flopwise number 0.052 --format fp32 --explain    every step, bit by bit
   flopwise number 465 --format e4m3fn --as pytorch what another system's cast gives
   flopwise number 7 --format 'fp(3,2,inf=none,nan=none)'
+  flopwise number 0.3 --format 'int8(scale=0.05,zero=3)'
+  flopwise number 1 2 3.3 -0.7 --format mxfp4      together in one block
   seq 10 | flopwise number - --format e2m1         values from stdin
 
 Values: 0.052, -1e-400, 0x1.a9fbe7p-5 (hexadecimal float), 0x3D54FDF4:fp32 or 0b0011...:fp16 (bits),
@@ -247,6 +250,9 @@ pub(crate) struct NumberArgs {
     pub(crate) format: Vec<String>,
     #[command(flatten)]
     pub(crate) rules: RulesChoice,
+    /// How an MX block's power of two is chosen from its largest magnitude
+    #[arg(long, value_enum, default_value_t = Scale::Floor)]
+    pub(crate) scale_rule: Scale,
     /// Also show what this system's cast gives where that differs, and why
     #[arg(long = "as", value_name = "SYSTEM", value_enum)]
     pub(crate) system: Option<CastSystem>,
@@ -321,6 +327,30 @@ pub(crate) enum Small {
     Flush,
     /// A value below the smallest normal is taken for zero (DAZ)
     Daz,
+}
+
+/// Scale rules of MX blocks by their names on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Scale {
+    /// OCP's: the exponent of the largest magnitude, less the element's largest
+    Floor,
+    /// One more unless the magnitude is a power of two (torchao)
+    Ceil,
+    /// From the magnitude rounded to the element's bits (torchao)
+    Even,
+    /// The smallest that clips nothing (cuBLAS, Transformer Engine)
+    Rceil,
+}
+
+impl Scale {
+    pub(crate) fn rule(self) -> ScaleRule {
+        match self {
+            Scale::Floor => ScaleRule::Floor,
+            Scale::Ceil => ScaleRule::Ceil,
+            Scale::Even => ScaleRule::Even,
+            Scale::Rceil => ScaleRule::Rceil,
+        }
+    }
 }
 
 /// Systems whose casts are known.

@@ -165,10 +165,10 @@ fn described(text: &str) -> Result<Format, String> {
     }
     let inner = text.strip_prefix("fp").and_then(|rest| rest.split_once('('));
     let Some((width, arguments)) = inner else {
-        let names: Vec<String> = ALL.iter().map(Format::to_string).collect();
         return Err(format!(
-            "is unknown; known are {}, binaryKpP{{s,u}}{{e,f}} such as binary8p4se, and fp(e,m)",
-            names.join(", ")
+            "is unknown; near it are {}; P3109's are called binary8p4se and the like, and fp(e,m) \
+             describes any other",
+            nearest(text).join(", ")
         ));
     };
     let Some(arguments) = arguments.strip_suffix(')') else {
@@ -181,6 +181,15 @@ fn described(text: &str) -> Result<Format, String> {
     }
     let known = ALL.iter().find(|known| known.layout == format.layout && known.bits == format.bits);
     Ok(known.copied().unwrap_or(format))
+}
+
+/// The three rows whose names are nearest.
+fn nearest(text: &str) -> Vec<&'static str> {
+    let start: String = text.chars().take(32).collect();
+    let mut rows: Vec<&str> = ALL.iter().map(|format| format.name).collect();
+    rows.sort_by_key(|name| strsim::levenshtein(&start, name));
+    rows.truncate(3);
+    rows
 }
 
 /// `8p4se` (P3109 interim report 3.2, section 4.2: K bits, precision P, bias `2^(K-P-1)` signed,

@@ -2,6 +2,7 @@
 //!
 //! Not here: the numbers ([`crate::explain`]).
 
+use crate::block::affine::Affine;
 use crate::codec::{self, Rounding, Rules, Subnormals};
 use crate::exact::{Exact, Rational};
 use crate::explain::{Class, Conversion, Neighbour, Step, bit_fields, hexadecimal};
@@ -261,6 +262,28 @@ fn integer_step(conversion: &Conversion, input: &Rational) -> Step {
         (false, false) => format!("{} is an integer in range", shown(input)),
     };
     Step { title: "Round to an integer", lines: vec![line] }
+}
+
+/// The steps of a scaled integer: divide, round, add the zero point, clamp.
+pub fn affine_steps(affine: &Affine, conversion: &Conversion) -> Vec<Step> {
+    let scale = affine.scale();
+    let zero = affine.zero_point();
+    let mut steps = Vec::new();
+    if let Some(quotient) = conversion.input.rational().and_then(|input| input.over(scale)) {
+        let input = shown_exact(&conversion.input);
+        let line = format!("{input} / {scale} = {}", shown(&quotient));
+        steps.push(Step { title: "Divide by the scale", lines: vec![line] });
+        let clamped =
+            if conversion.encoded.flags.is_overflow { ", clamped to the range" } else { "" };
+        let code = codec::decode(affine.format(), conversion.encoded.code);
+        let code = code.map_or_else(String::new, |code| code.to_string());
+        let line =
+            format!("rounded to nearest, ties to even, plus zero point {zero}{clamped}: {code}");
+        steps.push(Step { title: "Round and add the zero point", lines: vec![line] });
+    }
+    steps.push(stored_step(conversion));
+    steps.push(neighbours_step(conversion));
+    steps
 }
 
 fn special_step(conversion: &Conversion) -> Step {

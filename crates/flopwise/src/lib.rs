@@ -20,8 +20,9 @@
 //! [`machine::Profile`] an [`estimate::Estimate`], and that a [`report::Report`]. [`query`] is the
 //! door to all of it.
 //!
-//! Not here: clocks, threads, printing, and the environment. Files are opened in
-//! [`import::open`] alone.
+//! Beside that way lies [`weights`]: the tensors in a checkpoint, read in pieces.
+//!
+//! Not here: clocks, threads, printing, and the environment. Files are opened in [`import`] alone.
 
 pub mod error;
 pub mod note;
@@ -29,6 +30,7 @@ pub mod units;
 
 pub mod graph;
 pub mod import;
+pub mod weights;
 
 pub mod cost;
 

@@ -5,6 +5,7 @@ use crate::args::{CastSystem, NumberArgs, as_typed};
 use crate::output;
 use anyhow::{Context, bail};
 use flopwise::query::{NumberQuery, Query, answer};
+use flopwise_formats::block::BlockRules;
 use std::io::{self, Read};
 
 /// Bytes read from stdin.
@@ -15,6 +16,7 @@ pub(super) fn run(args: &NumberArgs) -> anyhow::Result<Outcome> {
         values: values(&args.values)?,
         formats: args.format.iter().flat_map(|names| split(names)).collect(),
         rules: args.rules.rules()?,
+        block_rules: BlockRules { scale: args.scale_rule.rule(), ..BlockRules::OCP },
         system: args.system.map(CastSystem::system),
         is_explained: args.explain,
     };

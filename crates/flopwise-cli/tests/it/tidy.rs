@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[&[&str]] = &[
     &["units", "error", "note"],
     &["graph"],
-    &["import", "arch"],
+    &["import", "arch", "weights"],
     &["cost"],
     &["machine"],
     &["estimate"],
@@ -135,8 +135,14 @@ fn measuring_knows_no_models() {
 
 #[test]
 fn json_is_written_in_two_places() {
-    // The third is the reader of .pt2 archives, whose programs are JSON.
-    let allowed = ["report/json.rs", "machine/profile.rs", "pt2/mod.rs", "pt2/schema.rs"];
+    // The others read it: programs of .pt2 archives, and headers of safetensors files.
+    let allowed = [
+        "report/json.rs",
+        "machine/profile.rs",
+        "pt2/mod.rs",
+        "pt2/schema.rs",
+        "weights/safetensors.rs",
+    ];
     assert_absent("flopwise", &["serde_json::"], &allowed);
 }
 

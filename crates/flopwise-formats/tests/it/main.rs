@@ -4,5 +4,6 @@
 #![allow(clippy::unwrap_used, clippy::wildcard_enum_match_arm)]
 
 mod blocks;
+mod bulk;
 mod casts;
 mod vectors;

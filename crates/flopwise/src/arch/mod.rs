@@ -66,8 +66,11 @@ pub fn names() -> impl Iterator<Item = (&'static str, &'static str)> {
 #[must_use]
 pub fn unknown_model(model: &str) -> Error {
     let error = Error::new("no such file, and no built-in model of that name");
+    // Longer names than these are paths.
+    let start: String = model.to_lowercase().chars().take(64).collect();
+    let far = |known: &str| strsim::levenshtein(&start, known);
     let mut near: Vec<(usize, &str)> =
-        BUILT_IN.iter().map(|known| (distance(model, known.name), known.name)).collect();
+        BUILT_IN.iter().map(|known| (far(known.name), known.name)).collect();
     near.sort_unstable();
     let close: Vec<&str> =
         near.iter().filter(|(far, _)| *far <= 4).map(|(_, name)| *name).take(3).collect();
@@ -76,21 +79,4 @@ pub fn unknown_model(model: &str) -> Error {
         false => format!("did you mean {}?", close.join(", ")),
     };
     error.in_file(Path::new(model)).remedy(remedy)
-}
-
-/// Levenshtein distance, ignoring case, of at most the first 64 characters.
-fn distance(a: &str, b: &str) -> usize {
-    let a: Vec<char> = a.to_lowercase().chars().take(64).collect();
-    let b: Vec<char> = b.to_lowercase().chars().take(64).collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (a_idx, a_char) in a.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = a_idx + 1;
-        for (b_idx, b_char) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(a_char != b_char);
-            diagonal = row[b_idx + 1];
-            row[b_idx + 1] = substituted.min(diagonal + 1).min(row[b_idx] + 1);
-        }
-    }
-    row[b.len()]
 }

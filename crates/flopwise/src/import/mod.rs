@@ -1,4 +1,4 @@
-//! Files -> [`Graph`]. [`open`] is the only place in this crate that opens a file.
+//! Files -> [`Graph`]. `open_file` is the only place in this crate that opens a file.
 //!
 //! An importer never panics and never allocates what a header merely claims. Flaws become notes
 //! of the graph; an [`Error`] means that there is no answer.
@@ -21,23 +21,35 @@ pub fn open(path: &Path) -> Result<Graph, Error> {
 }
 
 fn read(path: &Path) -> Result<Graph, Error> {
-    let cannot_open = |error: std::io::Error| Error::new(format!("cannot be opened: {error}"));
-    let file = File::open(path).map_err(cannot_open)?;
-    let metadata = file.metadata().map_err(cannot_open)?;
-    if metadata.is_dir() {
-        return Err(Error::new("is a directory").remedy("name the .onnx or .pt2 file in it"));
-    }
-    if !metadata.is_file() {
-        return Err(Error::new("is not a regular file"));
-    }
-    if metadata.len() == 0 {
-        return Err(Error::new("is empty").remedy("export the model again"));
-    }
+    let (file, _) = open_file(path, ".onnx or .pt2")?;
     let name =
         path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
     let bytes = map(&file).map_err(cannot_open)?;
     let folder = path.parent().unwrap_or(Path::new(""));
     from_bytes(&name, bytes, folder)
+}
+
+/// Opens a regular file that is not empty, and says how many bytes it has. `kinds` are those that
+/// the caller reads (`.onnx or .pt2`), for the remedy. The error does not name the file.
+pub(crate) fn open_file(path: &Path, kinds: &str) -> Result<(File, u64), Error> {
+    // Opening a named pipe would wait for a writer.
+    let metadata = std::fs::metadata(path).map_err(cannot_open)?;
+    if metadata.is_dir() {
+        return Err(Error::new("is a directory").remedy(format!("name the {kinds} file in it")));
+    }
+    if !metadata.is_file() {
+        return Err(Error::new("is not a regular file"));
+    }
+    let file = File::open(path).map_err(cannot_open)?;
+    let len = file.metadata().map_err(cannot_open)?.len();
+    if len == 0 {
+        return Err(Error::new("is empty").remedy("save or download it again"));
+    }
+    Ok((file, len))
+}
+
+fn cannot_open(error: std::io::Error) -> Error {
+    Error::new(format!("cannot be opened: {error}"))
 }
 
 /// Maps a file: its pages are read when touched, and dropped by the system at will, so that the

@@ -1,6 +1,7 @@
 //! The formats there are, and one of them in full: the report, its text and its wire form.
 
 use super::text::{Page, indented, table};
+use flopwise_formats::block::BlockFormat;
 use flopwise_formats::facts::{Bound, Facts};
 use flopwise_formats::{Exact, Float, Format, Infinity, Layout, Nan, Rational, codec, explain};
 use serde::Serialize;
@@ -10,6 +11,8 @@ use serde::Serialize;
 pub struct FormatsReport {
     /// One a format.
     pub formats: Vec<FormatEntry>,
+    /// Formats of blocks that share a scale.
+    pub blocks: Vec<&'static BlockFormat>,
     /// Whether one is shown in full rather than a list.
     pub is_detailed: bool,
 }
@@ -42,6 +45,9 @@ impl Page {
             for entry in &report.formats {
                 self.format(entry);
             }
+            for block in &report.blocks {
+                self.block_format(block);
+            }
             return;
         }
         self.heading("Formats");
@@ -61,7 +67,43 @@ impl Page {
         self.line(
             "  own: fp(e,m), with bias=N, inf=ieee|none|top, nan=ieee|none|all-ones|negative-zero,",
         );
-        self.line("  sign=no. Blocks that share a scale: `flopwise format mxfp4` and the like.");
+        self.line("  sign=no. Integers with a scale: int8(scale=0.05,zero=3).");
+        self.block_list(&report.blocks);
+    }
+
+    fn block_list(&mut self, blocks: &[&'static BlockFormat]) {
+        self.heading("Blocks that share a scale");
+        let heads = ["name", "values", "bytes", "bits a value", "ggml type", "converts", "what"];
+        let mut rows = table(&heads);
+        for block in blocks {
+            rows.add_row(vec![
+                block.name.to_owned(),
+                block.elements.to_string(),
+                block.bytes.to_string(),
+                block.bits_per_weight().to_string(),
+                block.ggml_type.map_or("-".to_owned(), |number| number.to_string()),
+                converts(block).to_owned(),
+                first_clause(block.what).to_owned(),
+            ]);
+        }
+        if let Some(column) = rows.column_mut(heads.len() - 1) {
+            column.set_cell_alignment(comfy_table::CellAlignment::Left);
+        }
+        self.out.push_str(&indented(&rows));
+    }
+
+    fn block_format(&mut self, block: &BlockFormat) {
+        self.heading(&format!("Format {block}"));
+        self.line(&format!("  {}", block.what));
+        self.line(&format!("  used for: {}", block.users));
+        self.fact("values in a block", &block.elements.to_string(), "");
+        let bits = format!("{} bits a value", block.bits_per_weight());
+        self.fact("bytes of a block", &block.bytes.to_string(), &bits);
+        if let Some(number) = block.ggml_type {
+            self.fact("ggml type", &number.to_string(), "");
+        }
+        self.fact("converts", converts(block), "");
+        self.line(&format!("  source: {}", block.source));
     }
 
     fn format(&mut self, entry: &FormatEntry) {
@@ -173,6 +215,14 @@ impl Page {
     }
 }
 
+fn converts(block: &BlockFormat) -> &'static str {
+    match (block.can_decode(), block.can_encode()) {
+        (true, true) => "both ways",
+        (true, false) => "decodes",
+        (false, _) => "size only",
+    }
+}
+
 fn format_cells(entry: &FormatEntry) -> Vec<String> {
     let format = entry.format;
     let fields = match format.float() {
@@ -270,6 +320,21 @@ pub(super) struct FormatsJson {
     schema: u32,
     kind: &'static str,
     formats: Vec<FormatJson>,
+    blocks: Vec<BlockJson>,
+}
+
+#[derive(Serialize)]
+struct BlockJson {
+    name: &'static str,
+    elements: usize,
+    bytes: usize,
+    bits_per_weight: f64,
+    ggml_type: Option<u32>,
+    decodes: bool,
+    encodes: bool,
+    what: &'static str,
+    users: &'static str,
+    source: &'static str,
 }
 
 #[derive(Serialize)]
@@ -306,7 +371,20 @@ struct BoundJson {
 
 pub(super) fn wire(report: &FormatsReport) -> FormatsJson {
     let formats = report.formats.iter().map(entry_json).collect();
-    FormatsJson { schema: crate::machine::SCHEMA, kind: "formats", formats }
+    let block = |block: &&'static BlockFormat| BlockJson {
+        name: block.name,
+        elements: block.elements,
+        bytes: block.bytes,
+        bits_per_weight: block.bits_per_weight().to_f64(),
+        ggml_type: block.ggml_type,
+        decodes: block.can_decode(),
+        encodes: block.can_encode(),
+        what: block.what,
+        users: block.users,
+        source: block.source,
+    };
+    let blocks = report.blocks.iter().map(block).collect();
+    FormatsJson { schema: crate::machine::SCHEMA, kind: "formats", formats, blocks }
 }
 
 fn entry_json(entry: &FormatEntry) -> FormatJson {

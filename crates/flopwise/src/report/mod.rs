@@ -14,7 +14,7 @@ pub use formats::{FormatEntry, FormatsReport};
 pub use groups::{Grouping, Row, group};
 pub use html::html;
 pub use json::json;
-pub use number::{NumberConversion, NumberReport, NumberValue};
+pub use number::{BlockConversion, BlockElement, NumberConversion, NumberReport, NumberValue};
 pub use svg::roofline_svg;
 pub use text::{Paint, text};
 

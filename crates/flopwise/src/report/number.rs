@@ -2,6 +2,7 @@
 
 use super::text::{Page, indented, table};
 use crate::note::Note;
+use flopwise_formats::block::BlockFormat;
 use flopwise_formats::codec::{Flags, Rules};
 use flopwise_formats::explain::{self, Conversion, Step};
 use flopwise_formats::system::{Cast, System};
@@ -13,6 +14,8 @@ use serde::Serialize;
 pub struct NumberReport {
     /// One entry a value, in the order given.
     pub values: Vec<NumberValue>,
+    /// The values together, in each format of blocks asked for.
+    pub blocks: Vec<BlockConversion>,
     /// How all were converted.
     pub rules: Rules,
     /// Whose casts are shown beside.
@@ -37,16 +40,45 @@ pub struct NumberValue {
 /// One value in one format.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NumberConversion {
-    /// The format as it was asked for: `fp16`, `int8(scale=0.05,zero=3)`, `mxfp4`.
+    /// The format as it was asked for: `fp16`, `int8(scale=0.05,zero=3)`.
     pub format: String,
     /// The code and its value.
     pub conversion: Conversion,
-    /// What was shared or applied besides: `scale 2^-6`; empty for a plain format.
-    pub remark: String,
     /// What another system's cast gives; `None` where it has no such format, or none was asked.
     pub cast: Option<Cast>,
     /// The working; empty unless asked for.
     pub steps: Vec<Step>,
+}
+
+/// The values given, in blocks that share a scale.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BlockConversion {
+    /// The format.
+    pub format: &'static BlockFormat,
+    /// The bytes of each block; the last is filled up with zeros.
+    pub blocks: Vec<Vec<u8>>,
+    /// The scale of the whole tensor, where there is one.
+    pub tensor_scale: Option<f32>,
+    /// One a value.
+    pub elements: Vec<BlockElement>,
+}
+
+/// One value of a block.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BlockElement {
+    /// As typed.
+    pub text: String,
+    /// Rounded to binary32, from which blocks are made.
+    pub input: f32,
+    /// What the block gives back.
+    pub stored: f32,
+}
+
+impl BlockElement {
+    /// Stored minus asked.
+    pub fn error(&self) -> f64 {
+        f64::from(self.stored) - f64::from(self.input)
+    }
 }
 
 /// Characters of a value shown in the table before it is rounded.
@@ -56,7 +88,7 @@ const ERROR_DIGITS: usize = 4;
 
 impl Page {
     pub(super) fn number(&mut self, report: &NumberReport) {
-        for value in &report.values {
+        for value in report.values.iter().filter(|value| !value.conversions.is_empty()) {
             let exact = value.exact.to_string();
             let meaning = match exact == value.text || exact.len() > 2 * MAX_VALUE {
                 true => String::new(),
@@ -73,6 +105,9 @@ impl Page {
                 self.number_casts(value, system);
             }
         }
+        for block in &report.blocks {
+            self.number_block(block);
+        }
         self.heading("Conversion");
         let Rules { rounding, overflow, subnormals } = report.rules;
         let line = format!("  rounding {rounding}; overflow {overflow}; subnormals {subnormals}");
@@ -88,9 +123,6 @@ impl Page {
             let mut kind = conversion.class.to_string();
             for flag in flags(conversion.encoded.flags) {
                 kind += &format!(", {flag}");
-            }
-            if !entry.remark.is_empty() {
-                kind += &format!(", {}", entry.remark);
             }
             rows.add_row(vec![
                 entry.format.clone(),
@@ -123,9 +155,6 @@ impl Page {
             let conversion = &entry.conversion;
             let code = explain::hexadecimal(conversion.format, conversion.encoded.code);
             self.heading(&format!("{} of {}: {code}", entry.format, shortened(&value.text)));
-            if !entry.remark.is_empty() {
-                self.line(&format!("  {}", entry.remark));
-            }
             for (step_idx, step) in entry.steps.iter().enumerate() {
                 self.line(&format!("  {}. {}", step_idx + 1, step.title));
                 for line in &step.lines {
@@ -133,6 +162,35 @@ impl Page {
                 }
             }
         }
+    }
+
+    fn number_block(&mut self, block: &BlockConversion) {
+        let BlockConversion { format, blocks, tensor_scale, elements } = block;
+        self.heading(&format!("Blocks of {format}: {} values share a scale", format.elements));
+        self.line(&format!("  {}", format.what));
+        if let Some(scale) = tensor_scale {
+            self.line(&format!("  scale of the tensor: {}", Exact::from_f64(f64::from(*scale))));
+        }
+        for bytes in blocks {
+            let bytes: Vec<String> = bytes.iter().map(|byte| format!("{byte:02X}")).collect();
+            for (line_idx, line) in bytes.chunks(32).enumerate() {
+                let label = if line_idx == 0 { "bytes" } else { "" };
+                self.line(&format!("  {label:<6} {}", line.join(" ")));
+            }
+        }
+        let mut rows = table(&["value", "as fp32", "stored", "error", "relative"]);
+        for element in elements {
+            let error = Exact::from_f64(element.error());
+            let relative = element.error() / f64::from(element.input).abs();
+            rows.add_row(vec![
+                shortened(&element.text),
+                shown(&Exact::from_f64(f64::from(element.input))),
+                shown(&Exact::from_f64(f64::from(element.stored))),
+                self::error(&error.rational().cloned()),
+                self::error(&Exact::from_f64(relative).rational().cloned()),
+            ]);
+        }
+        self.out.push_str(&indented(&rows));
     }
 
     fn number_casts(&mut self, value: &NumberValue, system: System) {
@@ -221,6 +279,7 @@ pub(super) struct NumberJson<'a> {
     overflow: String,
     subnormals: String,
     results: Vec<ResultJson<'a>>,
+    blocks: Vec<BlockJson<'a>>,
     notes: Vec<&'a str>,
 }
 
@@ -240,13 +299,29 @@ struct ResultJson<'a> {
     exact_error: Option<String>,
     class: String,
     flags: Vec<&'static str>,
-    remark: &'a str,
     below: Option<NeighbourJson>,
     above: Option<NeighbourJson>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cast: Option<CastJson<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     steps: Vec<StepJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct BlockJson<'a> {
+    format: &'a str,
+    elements_per_block: usize,
+    bytes: Vec<String>,
+    tensor_scale: Option<f64>,
+    elements: Vec<ElementJson>,
+}
+
+#[derive(Serialize)]
+struct ElementJson {
+    input: String,
+    fp32: String,
+    value: String,
+    error: f64,
 }
 
 #[derive(Serialize)]
@@ -283,7 +358,25 @@ pub(super) fn wire(report: &NumberReport) -> NumberJson<'_> {
         overflow: report.rules.overflow.to_string(),
         subnormals: report.rules.subnormals.to_string(),
         results: results.collect(),
+        blocks: report.blocks.iter().map(block).collect(),
         notes: report.notes.iter().map(|note| note.text.as_str()).collect(),
+    }
+}
+
+fn block(block: &BlockConversion) -> BlockJson<'_> {
+    let written = |bytes: &Vec<u8>| bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let element = |element: &BlockElement| ElementJson {
+        input: element.text.clone(),
+        fp32: Exact::from_f64(f64::from(element.input)).to_string(),
+        value: Exact::from_f64(f64::from(element.stored)).to_string(),
+        error: element.error(),
+    };
+    BlockJson {
+        format: block.format.name,
+        elements_per_block: block.format.elements,
+        bytes: block.blocks.iter().map(written).collect(),
+        tensor_scale: block.tensor_scale.map(f64::from),
+        elements: block.elements.iter().map(element).collect(),
     }
 }
 
@@ -322,7 +415,6 @@ fn result<'a>(
         exact_error: conversion.error.as_ref().map(Rational::to_string),
         class: conversion.class.to_string(),
         flags: flags(conversion.encoded.flags),
-        remark: &entry.remark,
         below: beside(&conversion.below),
         above: beside(&conversion.above),
         cast,
