@@ -14,6 +14,10 @@ check:
 test:
     cargo test --release
 
+# Every binary32 through the fast conversions: a minute or two.
+long:
+    cargo test --release -p flopwise-formats --test it -- --ignored
+
 # Nightly flags; RUSTC_BOOTSTRAP lets the pinned stable compiler take them, so that no second
 # toolchain is needed: address sanitizer, and the coverage counters that guide the fuzzer.
 fuzz_flags := "-Zsanitizer=address -Cpasses=sancov-module " \

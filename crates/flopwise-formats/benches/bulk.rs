@@ -148,7 +148,14 @@ fn counterpart(work: Work) -> Option<Work> {
     match work {
         Work::Encode(format, _) if HELD.contains(&format) => Some(Work::OtherEncode(format)),
         Work::Decode(format) if HELD.contains(&format) => Some(Work::OtherDecode(format)),
-        _ => None,
+        Work::Copy
+        | Work::Encode(..)
+        | Work::Decode(_)
+        | Work::Round(..)
+        | Work::EncodeMx(_)
+        | Work::DecodeMx(_)
+        | Work::OtherEncode(_)
+        | Work::OtherDecode(_) => None,
     }
 }
 

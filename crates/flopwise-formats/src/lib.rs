@@ -18,6 +18,7 @@ mod format;
 mod parse;
 
 pub mod block;
+pub mod bulk;
 pub mod codec;
 pub mod decimal;
 mod exact;

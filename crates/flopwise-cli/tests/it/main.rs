@@ -5,5 +5,6 @@
 
 mod bad_input;
 mod commands;
+mod numbers;
 mod run;
 mod tidy;

@@ -27,6 +27,14 @@ pub(crate) fn flopwise(args: &[&str]) -> Ran {
     flopwise_in(folder().path(), args)
 }
 
+/// Runs `flopwise` with this text on stdin.
+pub(crate) fn flopwise_with_stdin(args: &[&str], stdin: &str) -> Ran {
+    let folder = folder();
+    let mut command = assert_cmd::Command::new(env!("CARGO_BIN_EXE_flopwise"));
+    command.args(args).current_dir(folder.path()).env("NO_COLOR", "1").write_stdin(stdin);
+    ran(command.output().expect("the built program runs"))
+}
+
 fn ran(output: Output) -> Ran {
     let text = |bytes| String::from_utf8(bytes).expect("the program writes UTF-8");
     let code = output.status.code().expect("the program was not killed by a signal");

@@ -119,9 +119,11 @@ fn files_are_opened_in_one_place() {
 }
 
 #[test]
-fn unsafe_code_stands_in_measure_and_in_the_memory_map() {
+fn unsafe_code_stands_in_measure_the_memory_map_and_the_choice_of_avx2() {
     assert_absent("flopwise", &["unsafe {", "unsafe fn"], &["import/mod.rs"]);
-    assert_absent("flopwise-formats", &["unsafe {", "unsafe fn"], &[]);
+    assert_absent("flopwise-formats", &["unsafe {", "unsafe fn"], &["bulk/lanes.rs"]);
+    let lanes = crates().join("flopwise-formats/src/bulk/lanes.rs");
+    assert_eq!(fs::read_to_string(lanes).unwrap().matches("unsafe {").count(), 1);
     assert_absent("flopwise-cli", &["unsafe {", "unsafe fn"], &[]);
     let map = crates().join("flopwise/src/import/mod.rs");
     assert_eq!(fs::read_to_string(map).unwrap().matches("unsafe {").count(), 1);

@@ -325,6 +325,9 @@ fn mx_blocks() {
         check_mx(element, ScaleRule::Floor, &[0.0; 64]);
         check_mx(element, ScaleRule::Floor, &[-0.0; 32]);
     }
+    for n_blocks in 0..5 {
+        check_mx(Format::E2M1, ScaleRule::Floor, &sources[..32 * n_blocks]);
+    }
     let refused = bulk::decode_mx(Format::FP16, &[0], &[0; 64], &mut [0.0; 32]);
     assert_eq!(refused, Err(BulkError::NoNumbers));
     let refused = bulk::decode_mx(Format::E2M1, &[0; 2], &[0; 16], &mut [0.0; 32]);
