@@ -2,7 +2,14 @@
 
 use bytes::Bytes;
 use flopwise::graph::Bindings;
-use flopwise::{cost, import, weights};
+use flopwise::query::{NumberQuery, Query};
+use flopwise::report::{self, Paint};
+use flopwise::{cost, import, query, weights};
+use flopwise_formats::block::BlockRules;
+use flopwise_formats::codec::{self, Rules};
+use flopwise_formats::decimal::{self, Literal};
+use flopwise_formats::system::System;
+use flopwise_formats::Exact;
 use std::path::Path;
 
 /// Imports, counts and binds whatever `data` is.
@@ -39,6 +46,32 @@ pub fn read_tensors(data: &[u8]) {
         }
         assert!(!is_whole || n_bytes == tensor.bytes, "{tensor:?}: {n_bytes} bytes read");
     }
+}
+
+/// Takes the first line of `data` for a number and the second for a format's name, converts and
+/// prints the working; bits that were written down come back.
+pub fn convert(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let (value, format) = text.split_once('\n').unwrap_or((text, "e4m3fn"));
+    let query = NumberQuery {
+        values: vec![value.to_owned()],
+        formats: vec![format.to_owned()],
+        rules: Rules::IEEE,
+        block_rules: BlockRules::OCP,
+        system: Some(System::MlDtypes),
+        is_explained: true,
+    };
+    if let Ok(report) = query::answer(&Query::Number(query)) {
+        assert!(!report::text(&report, Paint::Plain).is_empty());
+        assert!(!report::json(&report).is_empty());
+    }
+    if let Ok(Literal { value, code: Some((format, code)) }) = decimal::parse(value)
+        && !matches!(value, Exact::Nan { .. })
+        && format.float().is_some_and(|float| float.magnitude_bits() >= u32::from(format.bits) - 1)
+    {
+        assert_eq!(codec::encode(format, &value, Rules::IEEE).code, code, "{format}");
+    }
+    let _ = query::answer(&Query::Formats(Some(format.to_owned())));
 }
 
 /// A stored zip archive with `program` as its only member.

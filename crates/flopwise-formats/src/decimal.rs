@@ -16,7 +16,7 @@ use dashu_int::ops::BitTest;
 use std::fmt;
 
 /// Digits read of one number, leading and trailing zeros included.
-const MAX_DIGITS: usize = 100_000;
+const MAX_DIGITS: usize = 10_000;
 /// Beyond this decimal exponent a literal is [`Exact::Beyond`]: the widest format a user can
 /// describe has 15 exponent bits and a bias of at most [`parse::MAX_BIAS`], so ends before
 /// `2^±65600 = 10^±19748`.
@@ -263,7 +263,7 @@ impl Cursor<'_> {
             }
             self.at += 1;
             if digits.len() > MAX_DIGITS {
-                return Err(self.flaw("more than 100,000 digits are not read"));
+                return Err(self.flaw("more than 10,000 digits are not read"));
             }
         }
         if digits.is_empty() {
