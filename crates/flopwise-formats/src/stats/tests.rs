@@ -30,9 +30,10 @@ fn expected(source: Format, format: Format, rules: Rules, codes: &[u128]) -> Exp
         let [changed, overflow, saturated, underflow, subnormal, invalid, lost, left_out] =
             &mut expected.counts;
         let Some(rational) = value.rational() else {
-            let is_kept = match value {
-                Exact::Nan { .. } => matches!(found, Exact::Nan { .. }),
-                _ => matches!(found, Exact::Infinity { .. }),
+            let is_nan = matches!(value, Exact::Nan { .. });
+            let is_kept = match is_nan {
+                true => matches!(found, Exact::Nan { .. }),
+                false => matches!(found, Exact::Infinity { .. }),
             };
             *lost += u64::from(!is_kept);
             continue;

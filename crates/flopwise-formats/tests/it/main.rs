@@ -6,4 +6,5 @@
 mod blocks;
 mod bulk;
 mod casts;
+mod properties;
 mod vectors;
