@@ -64,6 +64,7 @@ Examples:
   flopwise number 0.052                         what a value becomes in every format
   flopwise number 0.052 --format fp16 --explain the steps, bit by bit
   flopwise measure                              what this machine really does, in about 5 seconds
+  flopwise tensors model.safetensors            what FP16, BF16, FP8, MXFP4 would do to its values
   flopwise model                                the built-in models
 
 1 MAC = 2 FLOPs. FLOPs count work; FLOP/s is a rate.";
@@ -82,6 +83,8 @@ pub(crate) enum Command {
     Measure(MeasureArgs),
     /// Estimate how long a model takes on a machine
     Estimate(EstimateArgs),
+    /// What number formats would do to the tensors of a file: overflow, underflow, error, SNR
+    Tensors(TensorsArgs),
     /// List the built-in models
     Model(ModelArgs),
     /// Print a completion script for a shell
@@ -450,6 +453,8 @@ pub(crate) struct FormatArgs {
     #[arg(long)]
     pub(crate) json: bool,
 }
+
+pub(crate) use crate::commands::tensors::TensorsArgs;
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ModelArgs {

@@ -8,6 +8,7 @@ mod measure;
 mod model;
 mod number;
 mod report;
+pub(crate) mod tensors;
 
 use crate::Outcome;
 use crate::args::{Args, Command, MachineChoice, ModelChoice};
@@ -25,6 +26,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
         Command::Format(args) => format::run(args),
         Command::Measure(args) => measure::run(args),
         Command::Estimate(args) => estimate::run(args),
+        Command::Tensors(args) => tensors::run(args),
         Command::Model(args) => model::run(args),
         Command::Completions(args) => completions::run(args),
     }

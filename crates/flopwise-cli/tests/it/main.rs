@@ -7,4 +7,5 @@ mod bad_input;
 mod commands;
 mod numbers;
 mod run;
+mod tensors;
 mod tidy;

@@ -7,6 +7,7 @@
 use super::avx2;
 use super::decoder::Decoder;
 use super::kernel::{Kernel, way};
+use crate::stats::direct::{BLOCK, Fast, Found};
 use super::mx::{self, Scaling};
 
 /// Elements in a chunk: a multiple of 8, so that codes of any width end on a byte; enough to fill
@@ -40,6 +41,12 @@ pub(crate) enum Job<'a> {
         src: &'a [f32],
         scales: &'a mut [u8],
         dst: &'a mut [u8],
+    },
+    /// What a format makes of blocks of values, for statistics.
+    Judge {
+        fast: &'a Fast,
+        blocks: &'a [[u32; BLOCK]],
+        found: &'a mut [Option<Found>],
     },
     /// To binary32 with [`round_to_odd`].
     Narrow {
@@ -90,6 +97,7 @@ fn run_avx2(job: Job<'_>) {
         @ (Job::Encode { .. } | Job::Round { .. } | Job::Decode { .. } | Job::Narrow { .. }) => {
             run_portable(job)
         }
+        job @ Job::Judge { .. } => run_portable(job),
     }
 }
 
@@ -124,6 +132,7 @@ fn run_portable(job: Job<'_>) {
                 encode::<ANCHORED, true>(kernel, bits, &scaled, dst);
             }
         }
+        Job::Judge { fast, blocks, found } => fast.judge(blocks, found),
         Job::Narrow { src, dst } => {
             for (dst, src) in dst.iter_mut().zip(src) {
                 *dst = round_to_odd(*src);

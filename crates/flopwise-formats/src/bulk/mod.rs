@@ -12,7 +12,7 @@
 mod avx2;
 mod decoder;
 pub(crate) mod kernel;
-mod lanes;
+pub(crate) mod lanes;
 mod mx;
 
 use crate::codec::{self, Rules};

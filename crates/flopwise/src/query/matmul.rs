@@ -200,8 +200,10 @@ fn notes(stored: &[StoredRow], rows: &[MatmulRow]) -> Vec<Note> {
             )));
         }
         let share = n_stalls as f64 / n_additions.max(1) as f64;
-        // What Kahan's sum does not add it keeps.
-        if MANY_STALLS < share && row.accumulation.order != Order::Kahan {
+        // What Kahan's sum does not add it keeps, and random bits make up for it.
+        let is_lost = row.accumulation.order != Order::Kahan
+            && !matches!(row.accumulation.rounding, SumRounding::Stochastic { .. });
+        if MANY_STALLS < share && is_lost {
             notes.push(Note::new(format!(
                 "{name}: {:.1} % of additions left the sum as it was, as the addend was below half \
                  of its last place; chunks, pairs or Kahan's sum help",

@@ -22,6 +22,7 @@ pub fn json(report: &Report) -> String {
         Report::Models(entries) => serde_json::to_string(&models(entries)),
         Report::Number(report) => serde_json::to_string(&super::number::wire(report)),
         Report::Formats(report) => serde_json::to_string(&super::formats::wire(report)),
+        Report::Tensors(report) => serde_json::to_string(&super::tensors::wire(report)),
     };
     let mut text = written.expect("every field has a JSON form");
     text.push('\n');

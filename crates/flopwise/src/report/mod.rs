@@ -8,6 +8,7 @@ mod html;
 mod json;
 mod number;
 mod svg;
+mod tensors;
 mod text;
 
 pub use formats::{FormatEntry, FormatsReport};
@@ -16,6 +17,7 @@ pub use html::html;
 pub use json::json;
 pub use number::{BlockConversion, BlockElement, NumberConversion, NumberReport, NumberValue};
 pub use svg::roofline_svg;
+pub use tensors::{TensorRow, TensorsReport, Verdict};
 pub use text::{Paint, text};
 
 use crate::cost::{Counts, Stored};
@@ -45,6 +47,8 @@ pub enum Report {
     Number(Box<NumberReport>),
     /// The formats there are.
     Formats(Box<FormatsReport>),
+    /// What formats would do to the tensors of a file.
+    Tensors(Box<TensorsReport>),
 }
 
 /// How the counts of a node, or of a whole model, come about.

@@ -46,6 +46,7 @@ pub fn text(report: &Report, paint: Paint) -> String {
         Report::Models(entries) => page.models(entries),
         Report::Number(report) => page.number(report),
         Report::Formats(report) => page.formats(report),
+        Report::Tensors(report) => page.tensors(report),
     }
     page.out
 }
@@ -399,7 +400,7 @@ fn row_cells(row: &Row, counted: &Counted) -> Vec<String> {
 }
 
 /// The end of a long name tells more than its beginning.
-fn shortened(name: &str) -> String {
+pub(super) fn shortened(name: &str) -> String {
     let name: String = name.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let n_chars = name.chars().count();
     if n_chars <= MAX_NAME {
