@@ -63,6 +63,7 @@ Examples:
   flopwise count model.pt2 --by module --json   every node, for other programs
   flopwise number 0.052                         what a value becomes in every format
   flopwise number 0.052 --format fp16 --explain the steps, bit by bit
+  flopwise matmul-error --format fp8_e4m3,mxfp4 the error of A B in low precision
   flopwise measure                              what this machine really does, in about 5 seconds
   flopwise tensors model.safetensors            what FP16, BF16, FP8, MXFP4 would do to its values
   flopwise model                                the built-in models
@@ -79,6 +80,8 @@ pub(crate) enum Command {
     Number(NumberArgs),
     /// List the number formats, or show one: layout, range, special codes, spacing
     Format(FormatArgs),
+    /// Show what formats do to a matrix multiplication, against exact arithmetic
+    MatmulError(MatmulErrorArgs),
     /// Measure what this machine really does: clock, FLOP/s, bytes per second
     Measure(MeasureArgs),
     /// Estimate how long a model takes on a machine
@@ -454,6 +457,7 @@ pub(crate) struct FormatArgs {
     pub(crate) json: bool,
 }
 
+pub(crate) use crate::commands::matmul_error::MatmulErrorArgs;
 pub(crate) use crate::commands::tensors::TensorsArgs;
 
 #[derive(Debug, ClapArgs)]

@@ -381,7 +381,8 @@ impl Rational {
         if places == 0 {
             return Some(digits);
         }
-        let padded = format!("{digits:0>width$}", width = places + 1);
+        // Padding by a format string ends at 65,535.
+        let padded = "0".repeat((places + 1).saturating_sub(digits.len())) + &digits;
         let (whole, fraction) = padded.split_at(padded.len() - places);
         Some(format!("{whole}.{}", fraction.trim_end_matches('0')).trim_end_matches('.').to_owned())
     }

@@ -24,6 +24,7 @@ pub mod decimal;
 mod exact;
 pub mod explain;
 pub mod facts;
+pub mod matmul;
 pub mod stats;
 pub mod steps;
 pub mod system;

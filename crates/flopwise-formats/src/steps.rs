@@ -87,13 +87,16 @@ fn expansion(input: &Rational) -> String {
     let sign = if input.is_negative() { "-" } else { "" };
     let top = input.floor_log2().unwrap_or(0).max(0);
     let bottom = input.first_repeating_weight();
-    let period = input.binary_period(MAX_PERIOD).unwrap_or(MAX_PERIOD) as i64;
-    // The last digit to be shown: of an expansion that ends, or of the first period.
-    let last = if input.is_binary_fraction() { bottom } else { bottom - period + 1 };
     let leading_zeros = (-1 - input.floor_log2().unwrap_or(0)).max(0);
     let is_long = leading_zeros > SHOWN_BITS as i64;
     let first = if is_long { input.floor_log2().unwrap_or(0) } else { top };
-    let end = last.min(0).max(first - SHOWN_BITS as i64);
+    // The last digit to be shown: of an expansion that ends, or of the first period.
+    let last = match input.binary_period(MAX_PERIOD) {
+        Some(0) => bottom.min(0),
+        Some(period) => bottom - period as i64 + 1,
+        None => i64::MIN,
+    };
+    let end = last.max(first - SHOWN_BITS as i64);
     let bits = input.bits_from(first, (first - end + 1) as usize);
     let mut text = sign.to_owned();
     if is_long {
@@ -111,7 +114,7 @@ fn expansion(input: &Rational) -> String {
     }
     if end > 0 {
         text += &format!("… ({} digits before the point)", top + 1);
-    } else if end > last.min(0) {
+    } else if end > last {
         text.push('…');
     } else if !input.is_binary_fraction() {
         text.push(')');

@@ -5,8 +5,10 @@
 //! machine's profile comes with the query.
 
 mod explain;
+mod matmul;
 mod number;
 
+pub use matmul::MatmulQuery;
 pub use number::NumberQuery;
 
 use crate::arch;
@@ -47,6 +49,8 @@ pub enum Query {
     Models,
     /// What values become in number formats.
     Number(NumberQuery),
+    /// What formats do to a matrix multiplication.
+    Matmul(MatmulQuery),
     /// Which formats there are, or one of them by name.
     Formats(Option<String>),
 }
@@ -117,6 +121,7 @@ pub fn answer(query: &Query) -> Result<Report, Error> {
         Query::Page(query) => Ok(Report::Page(Box::new(on_machine(query)?))),
         Query::Models => Ok(Report::Models(models()?)),
         Query::Number(query) => number::number(query),
+        Query::Matmul(query) => matmul::matmul(query),
         Query::Formats(name) => number::show_formats(name.as_deref()),
     }
 }

@@ -4,6 +4,7 @@ mod completions;
 mod count;
 mod estimate;
 mod format;
+pub(crate) mod matmul_error;
 mod measure;
 mod model;
 mod number;
@@ -24,6 +25,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
         Command::Count(args) => count::run(args),
         Command::Number(args) => number::run(args),
         Command::Format(args) => format::run(args),
+        Command::MatmulError(args) => matmul_error::run(args),
         Command::Measure(args) => measure::run(args),
         Command::Estimate(args) => estimate::run(args),
         Command::Tensors(args) => tensors::run(args),

@@ -47,7 +47,7 @@ fn values(typed: &[String]) -> anyhow::Result<Vec<String>> {
 }
 
 /// Names apart by commas, but for those between parentheses.
-fn split(names: &str) -> Vec<String> {
+pub(super) fn split(names: &str) -> Vec<String> {
     let mut parts = vec![String::new()];
     let mut depth = 0usize;
     for symbol in names.chars() {

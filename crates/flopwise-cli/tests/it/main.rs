@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod commands;
+mod matmul;
 mod numbers;
 mod run;
 mod tensors;

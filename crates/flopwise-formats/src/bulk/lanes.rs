@@ -7,8 +7,8 @@
 use super::avx2;
 use super::decoder::Decoder;
 use super::kernel::{Kernel, way};
-use crate::stats::direct::{BLOCK, Fast, Found};
 use super::mx::{self, Scaling};
+use crate::stats::direct::{BLOCK, Fast, Found};
 
 /// Elements in a chunk: a multiple of 8, so that codes of any width end on a byte; enough to fill
 /// vectors of 64 bytes with codes of 8 bits.

@@ -1,7 +1,7 @@
 //! What must hold for any format, also for those that users describe.
 
 use flopwise_formats::codec::{self, Overflow, Rounding, Rules, decode_f64};
-use flopwise_formats::{Exact, Format, decimal, explain, parse};
+use flopwise_formats::{Exact, Format, decimal, explain, parse, steps};
 use proptest::prelude::*;
 
 /// A format that a user could describe, of at most 12 bits.
@@ -111,6 +111,21 @@ proptest! {
             let Some(neighbour) = neighbour else { continue };
             let beside = decode_f64(format, neighbour.code);
             prop_assert!(if is_below { beside < stored } else { stored < beside }, "{beside:e} {stored:e}");
+        }
+    }
+}
+
+/// Long ends of the range: the working is printed for these too.
+#[test]
+fn extremes_are_explained() {
+    for text in
+        ["1e-4000", "1e4000", "1e-19999", "-7e19999", "1/3", "0x1p-66000", "1e19000/3", "255/256"]
+    {
+        let value = decimal::parse(text).unwrap().value;
+        for format in ["fp64", "e4m3fn", "e8m0", "fp(15,112)", "int8", "nf4"] {
+            let format = parse(format).unwrap();
+            let found = explain::convert(format, &value, Rules::IEEE).unwrap();
+            assert!(steps::steps(&found).len() >= 2, "{text} {format}");
         }
     }
 }

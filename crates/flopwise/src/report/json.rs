@@ -21,6 +21,7 @@ pub fn json(report: &Report) -> String {
         Report::Explanation(explained) => serde_json::to_string(&explanation(explained)),
         Report::Models(entries) => serde_json::to_string(&models(entries)),
         Report::Number(report) => serde_json::to_string(&super::number::wire(report)),
+        Report::Matmul(report) => serde_json::to_string(&super::matmul::wire(report)),
         Report::Formats(report) => serde_json::to_string(&super::formats::wire(report)),
         Report::Tensors(report) => serde_json::to_string(&super::tensors::wire(report)),
     };

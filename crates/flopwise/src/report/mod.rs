@@ -6,6 +6,7 @@ mod formats;
 mod groups;
 mod html;
 mod json;
+mod matmul;
 mod number;
 mod svg;
 mod tensors;
@@ -15,6 +16,7 @@ pub use formats::{FormatEntry, FormatsReport};
 pub use groups::{Grouping, Row, group};
 pub use html::html;
 pub use json::json;
+pub use matmul::{MatmulReport, MatmulRow, StoredRow};
 pub use number::{BlockConversion, BlockElement, NumberConversion, NumberReport, NumberValue};
 pub use svg::roofline_svg;
 pub use tensors::{TensorRow, TensorsReport, Verdict};
@@ -45,6 +47,8 @@ pub enum Report {
     Models(Vec<ModelEntry>),
     /// What values become in number formats.
     Number(Box<NumberReport>),
+    /// What formats do to a matrix multiplication.
+    Matmul(Box<MatmulReport>),
     /// The formats there are.
     Formats(Box<FormatsReport>),
     /// What formats would do to the tensors of a file.

@@ -45,6 +45,7 @@ pub fn text(report: &Report, paint: Paint) -> String {
         Report::Explanation(explanation) => page.explanation(explanation),
         Report::Models(entries) => page.models(entries),
         Report::Number(report) => page.number(report),
+        Report::Matmul(report) => page.matmul(report),
         Report::Formats(report) => page.formats(report),
         Report::Tensors(report) => page.tensors(report),
     }
