@@ -2,13 +2,19 @@
 
 use super::number::split;
 use crate::Outcome;
+use crate::args::Scale;
 use crate::output;
+use anyhow::{Context, bail};
 use clap::{Args as ClapArgs, ValueEnum};
 use flopwise::query::{MatmulQuery, Query, answer};
-use flopwise_formats::block::ScaleRule;
+use flopwise::weights::{self, Checkpoint};
 use flopwise_formats::matmul::{
     Distribution, Order, Products, Scaling, Shape, Source, SumRounding,
 };
+use std::path::Path;
+
+/// Products in an output unless the user, or a file, says otherwise.
+const USUAL_K: usize = 4096;
 
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
@@ -19,6 +25,7 @@ Examples:
   flopwise matmul-error --format fp8_e4m3 --accumulate 'fp(8,13)' --rounding toward-zero \\
                         --chunk none,128                   Hopper's FP8, as it is and promoted
   flopwise matmul-error --format mxfp4,nvfp4 --scale-rule floor,rceil --distribution outliers
+  flopwise matmul-error --b-from model.safetensors:layers.0.mlp.weight --format mxfp4,nvfp4
   flopwise matmul-error --accumulate bf16 --rounding nearest,stochastic --distribution positive
 
 Every combination of what is listed is a row. The default of 16 x 16 outputs tells an error to about
@@ -57,7 +64,7 @@ pub(crate) struct MatmulErrorArgs {
     scale: ScaleChoice,
     /// Which power of two scales an MX block
     #[arg(long, value_enum, value_delimiter = ',', default_value = "floor")]
-    scale_rule: Vec<RuleChoice>,
+    scale_rule: Vec<Scale>,
     /// What the entries of A and B are drawn from
     #[arg(long, value_enum, default_value = "normal")]
     distribution: DistributionChoice,
@@ -70,9 +77,15 @@ pub(crate) struct MatmulErrorArgs {
     /// Columns of B
     #[arg(long, value_name = "N", default_value_t = 16)]
     n: usize,
-    /// Products in an output
-    #[arg(long, value_name = "N", default_value_t = 4096)]
-    k: usize,
+    /// Products in an output; 4096, or what the rows of a file hold if that is less
+    #[arg(long, value_name = "N")]
+    k: Option<usize>,
+    /// Take the rows of A from a tensor of a .safetensors, .npy or .npz file
+    #[arg(long, value_name = "FILE[:TENSOR]", conflicts_with = "distribution")]
+    a_from: Option<String>,
+    /// Take the columns of B from the rows of a tensor: a linear layer's weight
+    #[arg(long, value_name = "FILE[:TENSOR]", conflicts_with = "distribution_b")]
+    b_from: Option<String>,
     /// Of everything random: the same seed gives the same answer everywhere
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
@@ -141,19 +154,6 @@ enum ScaleChoice {
     Row,
 }
 
-/// Scale rules by their names on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum RuleChoice {
-    /// OCP's
-    Floor,
-    /// The power of two above
-    Ceil,
-    /// From the largest magnitude rounded to the element's bits
-    Even,
-    /// The smallest with which nothing saturates
-    Rceil,
-}
-
 /// Distributions by their names on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct DistributionChoice(Distribution);
@@ -178,12 +178,22 @@ impl ValueEnum for DistributionChoice {
 }
 
 pub(super) fn run(args: &MatmulErrorArgs) -> anyhow::Result<Outcome> {
-    let b = args.distribution_b.unwrap_or(args.distribution);
+    let a_file = args.a_from.as_deref().map(Operand::open).transpose()?;
+    let b_file = args.b_from.as_deref().map(Operand::open).transpose()?;
+    let shape = shape(args, [a_file.as_ref(), b_file.as_ref()]);
+    let a = match &a_file {
+        Some(file) => file.source(shape.m, shape.k)?,
+        None => Source::Drawn(args.distribution.0),
+    };
+    let b = match &b_file {
+        Some(file) => file.source(shape.n, shape.k)?,
+        None => Source::Drawn(args.distribution_b.unwrap_or(args.distribution).0),
+    };
     let names = |lists: &[String]| lists.iter().flat_map(|list| split(list)).collect();
     let query = MatmulQuery {
-        shape: Shape { m: args.m, n: args.n, k: args.k },
-        a: Source::Drawn(args.distribution.0),
-        b: Source::Drawn(b.0),
+        shape,
+        a,
+        b,
         seed: args.seed,
         formats: names(&args.format),
         scaling: match args.scale {
@@ -228,14 +238,45 @@ impl RoundingChoice {
     }
 }
 
-impl RuleChoice {
-    fn rule(self) -> ScaleRule {
-        match self {
-            RuleChoice::Floor => ScaleRule::Floor,
-            RuleChoice::Ceil => ScaleRule::Ceil,
-            RuleChoice::Even => ScaleRule::Even,
-            RuleChoice::Rceil => ScaleRule::Rceil,
-        }
+/// The sizes, as far as the files leave them open: k is at most the length of their rows.
+fn shape(args: &MatmulErrorArgs, files: [Option<&Operand>; 2]) -> Shape {
+    let longest = files.into_iter().flatten().map(|file| file.row_length).min();
+    let k = args.k.unwrap_or_else(|| longest.unwrap_or(USUAL_K).min(USUAL_K));
+    Shape { m: args.m, n: args.n, k }
+}
+
+/// A tensor of a file, as rows of A or columns of B.
+struct Operand {
+    checkpoint: Checkpoint,
+    tensor_idx: usize,
+    row_length: usize,
+}
+
+impl Operand {
+    /// `FILE` or `FILE:TENSOR`.
+    fn open(text: &str) -> anyhow::Result<Operand> {
+        let (file, name) = match text.rsplit_once(':') {
+            Some((file, name)) if !Path::new(text).exists() => (file, Some(name)),
+            Some(_) | None => (text, None),
+        };
+        let checkpoint = weights::open(Path::new(file))?;
+        let tensors = checkpoint.tensors();
+        let found = match name {
+            Some(name) => tensors.iter().position(|tensor| tensor.name == name),
+            None => tensors.iter().position(|tensor| 1 < tensor.shape.len()).or(Some(0)),
+        };
+        let Some(tensor_idx) = found.filter(|idx| *idx < tensors.len()) else {
+            let first = tensors.first().map_or("", |tensor| &tensor.name);
+            bail!("{file}: no tensor `{}`; the first is `{first}`", name.unwrap_or(""));
+        };
+        let row_length = checkpoint.rows_of(tensor_idx).0 as usize;
+        Ok(Operand { checkpoint, tensor_idx, row_length })
+    }
+
+    fn source(&self, rows: usize, k: usize) -> anyhow::Result<Source> {
+        let numbers = self.checkpoint.matrix(self.tensor_idx, rows, k);
+        let numbers = numbers.with_context(|| self.checkpoint.name.clone())?;
+        Ok(Source::Values(numbers))
     }
 }
 

@@ -9,6 +9,7 @@
 //! Not here: opening files (`import/mod.rs`), what the numbers are, threads (each calls
 //! [`Checkpoint::read`] for pieces of its own).
 
+mod matrix;
 mod npy;
 mod npz;
 mod safetensors;
