@@ -132,64 +132,36 @@ fn path(system: System, format: Format) -> &'static [Format] {
     }
 }
 
+/// What all systems but P3109 have.
+const EVERYWHERE: &[Format] = &[
+    Format::FP64,
+    Format::FP32,
+    Format::BF16,
+    Format::FP16,
+    Format::E4M3FN,
+    Format::E5M2,
+    Format::E8M0,
+];
+
 /// The format there; `None` where there is none.
 fn target(system: System, format: Format) -> Option<Format> {
-    let has = |known: &[Format]| known.contains(&format).then_some(format);
-    match system {
-        System::Pytorch | System::Pytorch2_11 => has(&[
-            Format::FP64,
-            Format::FP32,
-            Format::BF16,
-            Format::FP16,
-            Format::E4M3FN,
-            Format::E4M3FNUZ,
-            Format::E5M2,
-            Format::E5M2FNUZ,
-            Format::E8M0,
-        ]),
-        System::Onnx => has(&[
-            Format::FP64,
-            Format::FP32,
-            Format::BF16,
-            Format::FP16,
-            Format::E4M3FN,
-            Format::E4M3FNUZ,
-            Format::E5M2,
-            Format::E5M2FNUZ,
-            Format::E8M0,
-            Format::E2M1,
-        ]),
-        System::MlDtypes => has(&[
-            Format::FP64,
-            Format::FP32,
-            Format::BF16,
-            Format::FP16,
-            Format::E4M3FN,
+    let others: &[Format] = match system {
+        System::P3109 => return p3109_sibling(format),
+        System::Pytorch | System::Pytorch2_11 => &[Format::E4M3FNUZ, Format::E5M2FNUZ],
+        System::Onnx => &[Format::E4M3FNUZ, Format::E5M2FNUZ, Format::E2M1],
+        System::Cuda => &[Format::E2M3, Format::E3M2, Format::E2M1],
+        System::MlDtypes => &[
             Format::E4M3,
             Format::E4M3FNUZ,
             Format::E4M3B11FNUZ,
-            Format::E5M2,
             Format::E5M2FNUZ,
             Format::E3M4,
-            Format::E8M0,
             Format::E2M3,
             Format::E3M2,
             Format::E2M1,
-        ]),
-        System::Cuda => has(&[
-            Format::FP64,
-            Format::FP32,
-            Format::BF16,
-            Format::FP16,
-            Format::E4M3FN,
-            Format::E5M2,
-            Format::E8M0,
-            Format::E2M3,
-            Format::E3M2,
-            Format::E2M1,
-        ]),
-        System::P3109 => p3109_sibling(format),
-    }
+        ],
+    };
+    [EVERYWHERE, others].concat().contains(&format).then_some(format)
 }
 
 /// P3109's extended format of the same width, signedness and precision.
