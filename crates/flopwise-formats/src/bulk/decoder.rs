@@ -9,17 +9,17 @@ use crate::format::{Format, Nan};
 /// `value` is right for codes that are not [`Decoder::is_special`]; `careful_value` for all.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Decoder {
-    n_dropped: u32,
-    magnitude_mask: u32,
+    pub(crate) n_dropped: u32,
+    pub(crate) magnitude_mask: u32,
     sign_shift: u32,
     sign_mask: u32,
     /// What is added to a normal code's exponent field, in place.
-    rebias: u32,
+    pub(crate) rebias: u32,
     /// The magnitude of the smallest normal code, and its value.
     hidden: u32,
     lowest: u32,
     /// Larger magnitudes are infinity or NaN; -1 for E8M0, whose every code is a power of two.
-    max: i32,
+    pub(crate) max: i32,
     /// The code of infinity, and that of minus zero where it is a NaN; [`NO_CODE`] without.
     infinity: u32,
     minus_zero: u32,
@@ -61,6 +61,41 @@ impl Decoder {
             infinity: float.infinity_code().map_or(NO_CODE, |code| code as u32),
             minus_zero: if has_minus_zero_nan { sign_mask } else { NO_CODE },
         })
+    }
+
+    /// Whether [`super::avx2_decode`] knows these codes: 4 bits, or 6 or 8 whose exponents FP16 has
+    /// too, of which only those of 8 may be special.
+    pub(crate) fn is_plain(&self, bits: u16) -> bool {
+        let is_full = self.sign_mask != 0 && u32::from(bits) == 32 - self.sign_shift;
+        let has_special = self.max != self.magnitude_mask as i32 || self.has_minus_zero_nan();
+        let half_infinity = 31 << (23 - self.n_dropped);
+        let has_room = self.exponent_bits() <= 5 && self.max < half_infinity;
+        match bits {
+            4 => true,
+            6 => is_full && has_room && self.half_factor().is_normal() && !has_special,
+            8 => is_full && has_room && self.half_factor().is_normal() && 0 <= self.max,
+            _ => false,
+        }
+    }
+
+    /// How many times more a code stands for than in the fields of FP16.
+    pub(crate) fn half_factor(&self) -> f32 {
+        f32::from_bits(self.rebias.wrapping_add(15 << 23))
+    }
+
+    /// FP16 and BF16, with whatever special codes above their own.
+    pub(crate) fn is_word(&self) -> bool {
+        let is_fp16 = self.n_dropped == 13 && self.rebias == 112 << 23 && self.max < 0x7c00;
+        let is_bf16 = self.n_dropped == 16 && self.rebias == 0 && self.max < 0x7f80;
+        self.sign_mask == 0x8000 && (is_fp16 || is_bf16) && !self.has_minus_zero_nan()
+    }
+
+    pub(crate) fn has_minus_zero_nan(&self) -> bool {
+        self.minus_zero != NO_CODE
+    }
+
+    pub(crate) fn exponent_bits(&self) -> u32 {
+        (self.magnitude_mask + 1).trailing_zeros() + self.n_dropped - 23
     }
 
     #[inline(always)]

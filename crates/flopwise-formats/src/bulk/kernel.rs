@@ -8,8 +8,9 @@
 //! the format's, a magnitude rounds to that last bit, to even, subnormal or not. So the FPU must be
 //! in the mode that Rust assumes: to nearest, subnormals not flushed.
 
-use crate::codec::{self, Rounding, Rules, Subnormals};
+use crate::codec::{self, Overflow, Rounding, Rules, Subnormals};
 use crate::format::{Float, Format};
+use std::sync::OnceLock;
 
 /// All but the sign of a binary32.
 const MAGNITUDE: u32 = u32::MAX >> 1;
@@ -71,11 +72,51 @@ pub(crate) struct Kernel {
     max: i32,
     codes: Special,
     values: Special,
+    has_values: bool,
+}
+
+/// The formats most asked for. To make their kernels takes longer than to encode 4 KiB, so they
+/// are kept.
+const KEPT: [Format; 7] = [
+    Format::BF16,
+    Format::FP16,
+    Format::E4M3FN,
+    Format::E5M2,
+    Format::E2M1,
+    Format::E2M3,
+    Format::E3M2,
+];
+
+/// Where a kernel is kept, if it is.
+fn kept(format: Format, rules: Rules) -> Option<&'static OnceLock<Option<Kernel>>> {
+    static KERNELS: [[OnceLock<Option<Kernel>>; 4]; KEPT.len()] =
+        [const { [const { OnceLock::new() }; 4] }; KEPT.len()];
+    if rules.rounding != Rounding::NearestEven || rules.subnormals != Subnormals::Kept {
+        return None;
+    }
+    let is_same = |kept: &Format| kept.bits == format.bits && kept.layout == format.layout;
+    let idx = KEPT.iter().position(is_same)?;
+    let overflow_idx = match rules.overflow {
+        Overflow::ToInfinity => 0,
+        Overflow::SaturateFinite => 1,
+        Overflow::SaturatePropagate => 2,
+        Overflow::Onnx => 3,
+    };
+    Some(&KERNELS[idx][overflow_idx])
 }
 
 impl Kernel {
     /// For codes; `None` where the codec must do it. For values see [`Kernel::with_values`].
     pub(crate) fn new(format: Format, rules: Rules) -> Option<Kernel> {
+        match kept(format, rules) {
+            Some(kept) => *kept.get_or_init(|| {
+                Kernel::made(format, rules).map(|kernel| kernel.with_values(format))
+            }),
+            None => Kernel::made(format, rules),
+        }
+    }
+
+    fn made(format: Format, rules: Rules) -> Option<Kernel> {
         let float = format.float()?;
         let is_plain =
             rules.rounding == Rounding::NearestEven && rules.subnormals == Subnormals::Kept;
@@ -121,12 +162,16 @@ impl Kernel {
             max: max as i32,
             codes,
             values: Special::default(),
+            has_values: false,
         })
     }
 
     /// With what [`Kernel::careful_value`] needs, which takes longer to find than a short slice to
     /// encode.
     pub(crate) fn with_values(self, format: Format) -> Kernel {
+        if self.has_values {
+            return self;
+        }
         let of_code = |code: u32| (codec::decode_f64(format, code.into()) as f32).to_bits();
         let values = Special {
             zero: self.codes.zero.map(of_code),
@@ -135,7 +180,7 @@ impl Kernel {
             beyond: self.codes.beyond.map(of_code),
             below: of_code(self.codes.below),
         };
-        Kernel { values, ..self }
+        Kernel { values, has_values: true, ..self }
     }
 
     /// Whether [`Kernel::code`] is right for all of them.
@@ -152,10 +197,22 @@ impl Kernel {
     }
 
     /// Whether the code fits a byte of an anchored sum whose last bits hold only the significand:
-    /// with at least one bit of it, a sign, and this either plain or the byte's first.
+    /// with at least one bit of it, a sign, and this either plain or the byte's first. What is taken
+    /// from those bits must exceed what they hold, or there is a carry beyond 16 of them.
     pub(crate) fn is_plain(&self) -> bool {
         let is_sign_simple = self.has_minus_zero || self.sign_mask == 0x80;
-        self.way == way::ANCHORED && self.is_signed && is_sign_simple && self.n_dropped < 23
+        let is_simple = self.way == way::ANCHORED && self.is_signed && is_sign_simple;
+        is_simple && self.n_dropped < 23 && self.sign_mask + (2 << self.n_kept()) < self.excess()
+    }
+
+    /// How many of binary32's significand bits the format has.
+    pub(crate) fn n_kept(&self) -> u32 {
+        23 - self.n_dropped
+    }
+
+    /// With [`way::ANCHORED`]: the exponent of a sum of the smallest binade, counted in codes.
+    pub(crate) fn excess(&self) -> u32 {
+        ((self.lowest as u32 >> 23) + self.n_dropped) << self.n_kept()
     }
 
     pub(crate) fn is_fp16(&self) -> bool {

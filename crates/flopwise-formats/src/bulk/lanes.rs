@@ -3,11 +3,11 @@
 //! A chunk is done the fast way and, if it held something special, again the careful way. Not here:
 //! tails, and what the codec must do ([`super`]).
 
-#[cfg(target_arch = "x86_64")]
-use super::avx2;
 use super::decoder::Decoder;
 use super::kernel::{Kernel, way};
 use super::mx::{self, Scaling};
+#[cfg(target_arch = "x86_64")]
+use super::{avx2, avx2_decode};
 use crate::stats::direct::{BLOCK, Fast, Found};
 
 /// Elements in a chunk: a multiple of 8, so that codes of any width end on a byte; enough to fill
@@ -41,6 +41,14 @@ pub(crate) enum Job<'a> {
         src: &'a [f32],
         scales: &'a mut [u8],
         dst: &'a mut [u8],
+    },
+    /// The same back.
+    DecodeMx {
+        decoder: &'a Decoder,
+        bits: u16,
+        scales: &'a [u8],
+        src: &'a [u8],
+        dst: &'a mut [f32],
     },
     /// What a format makes of blocks of values, for statistics.
     Judge {
@@ -93,11 +101,21 @@ fn run_avx2(job: Job<'_>) {
         Job::EncodeMx { kernel, scaling, bits, src, scales, dst } => {
             avx2::encode_mx((kernel, scaling), bits, src, scales, dst);
         }
-        job
-        @ (Job::Encode { .. } | Job::Round { .. } | Job::Decode { .. } | Job::Narrow { .. }) => {
-            run_portable(job)
+        Job::Decode { decoder, bits, src, dst } if decoder.is_plain(bits) => {
+            avx2_decode::decode_bytes(decoder, bits, None, src, dst);
         }
-        job @ Job::Judge { .. } => run_portable(job),
+        Job::Decode { decoder, bits: 16, src, dst } if decoder.is_word() => {
+            avx2_decode::decode_words(decoder, src, dst);
+        }
+        Job::DecodeMx { decoder, bits, scales, src, dst } if decoder.is_plain(bits) => {
+            avx2_decode::decode_bytes(decoder, bits, Some(scales), src, dst);
+        }
+        job @ (Job::Encode { .. }
+        | Job::Round { .. }
+        | Job::Decode { .. }
+        | Job::DecodeMx { .. }
+        | Job::Judge { .. }
+        | Job::Narrow { .. }) => run_portable(job),
     }
 }
 
@@ -130,6 +148,14 @@ fn run_portable(job: Job<'_>) {
                 let mut scaled = [0.0; N];
                 mx::scale(scaling, src, scales, &mut scaled);
                 encode::<ANCHORED, true>(kernel, bits, &scaled, dst);
+            }
+        }
+        Job::DecodeMx { decoder, bits, scales, src, dst } => {
+            let src = src.chunks_exact(usize::from(bits) * N / 8);
+            let blocks = src.zip(scales.as_chunks::<2>().0);
+            for ((src, scales), dst) in blocks.zip(dst.as_chunks_mut::<N>().0) {
+                decode(*decoder, bits, src, dst);
+                mx::unscale(scales, dst);
             }
         }
         Job::Judge { fast, blocks, found } => fast.judge(blocks, found),

@@ -7,7 +7,7 @@ use super::kernel::Kernel;
 #[cfg(target_arch = "x86_64")]
 use super::kernel::way;
 use super::lanes::{self, Instructions, Job, N};
-use super::{BLOCK, BulkError, check_codes, decode_by, decode_f32};
+use super::{BulkError, check_codes, decode_f32};
 use crate::block::{self, BlockFormat, BlockLayout, BlockRules, ScaleRule};
 use crate::codec::{self, Rules};
 use crate::format::Format;
@@ -15,7 +15,7 @@ use crate::format::Format;
 /// Elements under one scale.
 const GROUP: usize = 32;
 /// E8M0's NaN.
-const NAN_SCALE: u8 = 0xff;
+pub(crate) const NAN_SCALE: u8 = 0xff;
 /// E8M0's largest number.
 const LARGEST_SCALE: i32 = 0xfe;
 
@@ -86,31 +86,53 @@ pub fn decode_mx(
     dst: &mut [f32],
 ) -> Result<(), BulkError> {
     check_blocks(element, dst.len(), scales.len(), codes.len())?;
-    // MXINT8 counts in 2^-6.
-    let step = if element.is_float() { 1.0 } else { 0.015_625 };
-    let decoder = Decoder::new(element);
-    let codes = codes.chunks(BLOCK / 8 * usize::from(element.bits));
-    let scales = scales.chunks(BLOCK / GROUP);
-    for ((codes, scales), dst) in codes.zip(scales).zip(dst.chunks_mut(BLOCK)) {
-        match &decoder {
-            Some(decoder) => decode_by(decoder, element.bits, codes, dst, Instructions::Any),
-            None => decode_f32(element, codes, dst)?,
-        }
-        for (scale, dst) in scales.iter().zip(dst.chunks_exact_mut(GROUP)) {
-            if *scale == NAN_SCALE {
-                dst.fill(f32::NAN);
-                continue;
-            }
-            // An element times the step is exact; the scale may be a subnormal binary32.
-            let scale = scale_value(*scale);
-            dst.iter_mut().for_each(|value| *value = *value * step * scale);
-        }
+    let bits = element.bits;
+    let Some(decoder) = &Decoder::new(element) else {
+        decode_f32(element, codes, dst)?;
+        // MXINT8 counts in 2^-6, which is exact to multiply by; the scale may not be.
+        dst.iter_mut().for_each(|value| *value *= 0.015_625);
+        unscale(scales, dst);
+        return Ok(());
+    };
+    let n_whole = dst.len() - dst.len() % N;
+    let (src, last_src) = codes.split_at(n_whole / 8 * usize::from(bits));
+    let (whole_scales, last_scale) = scales.split_at(n_whole / GROUP);
+    let (whole, last) = dst.split_at_mut(n_whole);
+    let job = Job::DecodeMx { decoder, bits, scales: whole_scales, src, dst: whole };
+    lanes::run(job, Instructions::Any);
+    if let [last_scale] = last_scale {
+        let (scales, mut codes, mut values) = ([*last_scale; 2], [0; N], [0.0; N]);
+        codes[..last_src.len()].copy_from_slice(last_src);
+        let src = &codes[..N / 8 * usize::from(bits)];
+        let job = Job::DecodeMx { decoder, bits, scales: &scales, src, dst: &mut values };
+        lanes::run(job, Instructions::Any);
+        last.copy_from_slice(&values[..GROUP]);
     }
     Ok(())
 }
 
-fn scale_value(scale: u8) -> f32 {
-    if scale == 0 { f32::from_bits(0x0040_0000) } else { f32::from_bits(u32::from(scale) << 23) }
+/// Whole blocks of elements times their scales, each product rounded once.
+#[inline(always)]
+pub(crate) fn unscale(scales: &[u8], dst: &mut [f32]) {
+    for (scale, dst) in scales.iter().zip(dst.as_chunks_mut::<GROUP>().0) {
+        let scale = scale_value(*scale);
+        // A loop of its own, as NaN times NaN might keep a sign.
+        if scale.is_nan() {
+            dst.fill(f32::NAN);
+        } else {
+            dst.iter_mut().for_each(|value| *value *= scale);
+        }
+    }
+}
+
+/// What a scale stands for; the smallest is a subnormal binary32.
+#[inline(always)]
+pub(crate) fn scale_value(scale: u8) -> f32 {
+    match scale {
+        0 => f32::from_bits(0x0040_0000),
+        NAN_SCALE => f32::NAN,
+        _ => f32::from_bits(u32::from(scale) << 23),
+    }
 }
 
 fn check_blocks(
@@ -206,7 +228,7 @@ pub(crate) fn inverse(scale: u8) -> f32 {
     scale_value((LARGEST_SCALE as u8).saturating_sub(scale))
 }
 
-/// The codes of a block that holds a NaN or an infinity, one to a byte that was 0.
+/// The codes of a block that may hold NaN or infinity, one to a byte that was 0.
 #[cfg(target_arch = "x86_64")]
 #[inline(never)]
 pub(crate) fn encode_special(kernel: &Kernel, scale: u8, src: &[f32; 32], dst: &mut [u8; 32]) {

@@ -32,6 +32,8 @@ fn formats() -> Vec<Format> {
         "fp(4,3,bias=-100)",
         "fp(7,8,inf=none,nan=none)",
         "fp(11,4)",
+        "fp(6,1,bias=100)",
+        "fp(5,2,bias=126)",
     ];
     formats.extend(described.map(|name| parse(name).unwrap()));
     formats
