@@ -3,6 +3,7 @@
 //! Threads take runs of pieces of a tensor, each with a tally of its own; the one that brings the
 //! last run of a tensor finishes it. Not here: reading files, and judging.
 
+use super::number::split;
 use crate::Outcome;
 use crate::output;
 use anyhow::{Context, bail};
@@ -11,6 +12,7 @@ use flopwise::error::Error;
 use flopwise::note::Note;
 use flopwise::report::{Report, TensorRow, TensorsReport, Verdict};
 use flopwise::weights::{self, AxisOrder, Checkpoint, Kind, Meaning, Piece, StoredTensor};
+use flopwise_formats::Format;
 use flopwise_formats::stats::{Stats, Tally, Target};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::num::NonZero;
@@ -102,17 +104,11 @@ pub(super) fn run(args: &TensorsArgs) -> anyhow::Result<Outcome> {
 /// Commas separate formats, but not within parentheses.
 fn targets(names: &[String]) -> anyhow::Result<Vec<Target>> {
     let mut targets = Vec::new();
-    for names in names {
-        let mut depth = 0;
-        let split = names.split(|c: char| {
-            depth += i32::from(c == '(') - i32::from(c == ')');
-            c == ',' && depth == 0
-        });
-        for name in split.filter(|name| !name.trim().is_empty()) {
-            let target = Target::parse(name).with_context(|| "--to".to_owned())?;
-            if !targets.contains(&target) {
-                targets.push(target);
-            }
+    let names = names.iter().flat_map(|names| split(names));
+    for name in names.filter(|name| !name.trim().is_empty()) {
+        let target = Target::parse(&name).with_context(|| "--to".to_owned())?;
+        if !targets.contains(&target) {
+            targets.push(target);
         }
     }
     if targets.is_empty() {
@@ -215,7 +211,8 @@ struct Slot {
 struct Shared<'a> {
     checkpoint: &'a Checkpoint,
     wanted: &'a [usize],
-    targets: &'a [Target],
+    /// An empty tally for each format, as its tables take a while to make.
+    empty: Vec<(Format, Tally)>,
     runs: &'a [Run],
     next_run: AtomicUsize,
     slots: Vec<Mutex<Slot>>,
@@ -234,10 +231,17 @@ fn judge(
     runs.iter().for_each(|run| n_runs[run.place] += 1);
     let slot = |n_runs_left| Mutex::new(Slot { tally: None, n_runs_left, stats: None });
     let total: u64 = wanted.iter().map(|idx| checkpoint.tensors()[*idx].bytes).sum();
+    let mut empty: Vec<(Format, Tally)> = Vec::new();
+    for tensor_idx in wanted {
+        let format = checkpoint.tensors()[*tensor_idx].format;
+        if empty.iter().all(|(known, _)| *known != format) {
+            empty.push((format, tally(format, targets)));
+        }
+    }
     let shared = Shared {
         checkpoint,
         wanted,
-        targets,
+        empty,
         next_run: AtomicUsize::new(0),
         slots: n_runs.into_iter().map(slot).collect(),
         has_failed: AtomicBool::new(false),
@@ -276,7 +280,7 @@ fn bar(total_bytes: u64) -> ProgressBar {
     bar
 }
 
-fn tally(format: flopwise_formats::Format, targets: &[Target]) -> Tally {
+fn tally(format: Format, targets: &[Target]) -> Tally {
     Tally::new(format, targets).expect("other formats were refused")
 }
 
@@ -303,7 +307,9 @@ fn work(shared: &Shared<'_>) -> Result<(), Error> {
             return Ok(());
         };
         let format = shared.checkpoint.tensors()[shared.wanted[run.place]].format;
-        let mut tally = tally(format, shared.targets);
+        let known = shared.empty.iter().find(|(known, _)| *known == format);
+        let (_, empty) = known.expect("a tally for each format wanted");
+        let mut tally = empty.clone();
         for piece in &run.pieces {
             let read = shared.checkpoint.read(piece, &mut buffer, &mut |chunk| {
                 tally.add(chunk.bytes, chunk.elements as usize);

@@ -3,7 +3,8 @@
 //!
 //! Not here: what the bins say ([`super::cells`]).
 
-use super::cells::Cell;
+use super::cells::{ByShared, Cell};
+use super::slabs::{Shared, Slabs};
 
 /// Bits of a value below those that choose its bin.
 pub(super) const LOW_BITS: u32 = 15;
@@ -19,7 +20,7 @@ const MAX_VALUES: usize = (1 << 24) - 1;
 /// The counters of all bins. Those that a tensor of weights touches fit a level-2 cache.
 #[derive(Clone, Debug)]
 pub(super) struct Bins {
-    tables: Option<Box<Tables>>,
+    slabs: Slabs<Tables>,
     n_values: usize,
 }
 
@@ -44,7 +45,7 @@ fn zeros<T: Clone, const N: usize>(zero: T) -> Box<[T; N]> {
 impl Bins {
     /// Takes memory when the first value comes.
     pub(super) fn new() -> Bins {
-        Bins { tables: None, n_values: 0 }
+        Bins { slabs: Slabs::new(), n_values: 0 }
     }
 
     /// How many more values may be added before [`Bins::take`].
@@ -52,14 +53,39 @@ impl Bins {
         MAX_VALUES - self.n_values
     }
 
-    /// Counts values, given as the bits of binary32. At most [`Bins::room`] of them.
-    pub(super) fn add(&mut self, values: &[u32]) {
-        let tables = self.tables.get_or_insert_with(|| {
-            let (sums, spans, ties, seen) = (zeros([0; 2]), zeros(0), zeros(0), zeros(0));
-            Box::new(Tables { sums, spans, ties, seen })
-        });
+    /// Counts values of blocks that share an exponent, given as the bits of binary32. At most
+    /// [`Bins::room`] of them. False, with nothing counted, where that exponent has no place.
+    #[inline]
+    pub(super) fn add(&mut self, shared: Shared, values: &[u32]) -> bool {
+        let Some(tables) = self.slabs.get(shared, Tables::new) else { return false };
         self.n_values += values.len();
-        let Tables { sums, spans, ties, seen } = &mut **tables;
+        tables.add(values);
+        true
+    }
+
+    /// Empties the bins into cells, in the order of their bits, and gives their memory back.
+    pub(super) fn take(&mut self) -> ByShared {
+        let cells = self.drain();
+        self.slabs.clear();
+        cells
+    }
+
+    /// [`Bins::take`] that leaves the tables in place, emptied, for the values to come.
+    pub(super) fn drain(&mut self) -> ByShared {
+        self.n_values = 0;
+        self.slabs.iter_mut().map(|(shared, tables)| (shared, tables.drain())).collect()
+    }
+}
+
+impl Tables {
+    #[cold]
+    fn new() -> Tables {
+        Tables { sums: zeros([0; 2]), spans: zeros(0), ties: zeros(0), seen: zeros(0) }
+    }
+
+    #[inline]
+    fn add(&mut self, values: &[u32]) {
+        let Tables { sums, spans, ties, seen } = self;
         for bits in values {
             let bin_idx = (bits >> LOW_BITS) as usize;
             let low = u64::from(bits & LOW_MASK);
@@ -75,22 +101,12 @@ impl Bins {
         }
     }
 
-    /// Empties the bins into cells, in the order of their bits, and gives their memory back.
-    pub(super) fn take(&mut self) -> Vec<Cell> {
-        let cells = self.drain();
-        self.tables = None;
-        cells
-    }
-
-    /// [`Bins::take`] that leaves the tables in place, emptied, for the values to come.
-    pub(super) fn drain(&mut self) -> Vec<Cell> {
-        self.n_values = 0;
-        let Some(tables) = &mut self.tables else { return Vec::new() };
+    fn drain(&mut self) -> Vec<Cell> {
         let mut cells = Vec::new();
-        for word_idx in 0..tables.seen.len() {
-            let mut word = std::mem::take(&mut tables.seen[word_idx]);
+        for word_idx in 0..self.seen.len() {
+            let mut word = std::mem::take(&mut self.seen[word_idx]);
             while word != 0 {
-                cells.push(cell(tables, word_idx * 64 + word.trailing_zeros() as usize));
+                cells.push(cell(self, word_idx * 64 + word.trailing_zeros() as usize));
                 word &= word - 1;
             }
         }

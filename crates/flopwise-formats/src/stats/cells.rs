@@ -7,7 +7,12 @@
 
 use super::outcome::Errors;
 use super::quantizer::{Fate, Quantizer, two_to};
+use super::slabs::Shared;
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
+
+/// Cells of each shared exponent, in the order of their bits.
+pub(super) type ByShared = BTreeMap<Shared, Vec<Cell>>;
 
 /// The values from one number up to the next of as many significand bits, the latter left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,6 +136,14 @@ impl Cell {
     }
 }
 
+/// [`merge`] for each shared exponent.
+pub(super) fn merge_all(whole: &mut ByShared, other: ByShared) {
+    for (shared, cells) in other {
+        let place = whole.entry(shared).or_default();
+        *place = merge(std::mem::take(place), cells);
+    }
+}
+
 /// Two lists in the order of their bits, made one.
 pub(super) fn merge(one: Vec<Cell>, two: Vec<Cell>) -> Vec<Cell> {
     if one.is_empty() || two.is_empty() {
@@ -172,6 +185,23 @@ pub(super) fn coarsen(cells: &[Cell], grid_bits: u32) -> Vec<Cell> {
     coarse
 }
 
+/// [`coarsen`] for each of some numbers of bits, from the finest on.
+pub(super) fn coarsen_all(
+    cells: &[Cell],
+    grids: impl Iterator<Item = u32>,
+) -> BTreeMap<u32, Vec<Cell>> {
+    let mut grids: Vec<u32> = grids.collect();
+    grids.sort_unstable();
+    grids.dedup();
+    let mut coarse: BTreeMap<u32, Vec<Cell>> = BTreeMap::new();
+    for bits in grids.into_iter().rev() {
+        let finer = coarse.range(bits..).next().map(|(_, cells)| cells.as_slice());
+        let made = coarsen(finer.unwrap_or(cells), bits);
+        coarse.insert(bits, made);
+    }
+    coarse
+}
+
 /// Adds to `errors` what becomes of the values of `cells` times `2^power`, where nothing within a
 /// cell rounds differently. Errors are those of the unscaled values.
 pub(super) fn judge(cells: &[Cell], quantizer: &Quantizer, power: i32, errors: &mut Errors) {
@@ -181,47 +211,127 @@ pub(super) fn judge(cells: &[Cell], quantizer: &Quantizer, power: i32, errors: &
             errors.specials(quantizer, cell);
             continue;
         }
-        if 0 < cell.n_at {
-            let value = cell.base();
-            errors.add(quantizer, value, quantizer.fate(value * scale), scale, cell.n_at);
-        }
-        if 0 < cell.n_above {
-            let inside = cell.base() + cell.unit().copysign(cell.base());
-            let fate = quantizer.fate(inside * scale);
-            above(cell, quantizer, fate, scale, errors);
+        let parts = [at(cell, quantizer, scale), above(cell, quantizer, scale)];
+        for part in parts.into_iter().flatten() {
+            errors.count(quantizer, part.value, part.fate, part.n);
+            if !part.fate.value.is_finite() {
+                errors.left_out += part.n;
+                continue;
+            }
+            if quantizer.leaves_out {
+                errors.kept_squares.add(part.signal(cell));
+            }
+            if part.squares != 0.0 {
+                errors.squares.add(part.squares);
+                part.worst(cell, errors);
+            }
         }
     }
 }
 
-/// The values beyond the beginning, which all became the same.
-fn above(cell: &Cell, quantizer: &Quantizer, fate: Fate, scale: f64, errors: &mut Errors) {
+/// The sum of the squared errors alone, of finite values; `None` where some result is infinite or
+/// NaN, or the format lacks the sign.
+pub(super) fn squared_errors(cells: &[Cell], quantizer: &Quantizer, power: i32) -> Option<f64> {
+    let (scale, mut total) = (two_to(power), 0.0);
+    for cell in cells.iter().filter(|cell| !cell.is_special()) {
+        for part in [at(cell, quantizer, scale), above(cell, quantizer, scale)] {
+            let Some(part) = part else { continue };
+            if part.fate.is_invalid || !part.fate.value.is_finite() {
+                return None;
+            }
+            total += part.squares;
+        }
+    }
+    Some(total)
+}
+
+/// Values of a cell that all became the same.
+struct Part {
+    n: u64,
+    /// One of them.
+    value: f64,
+    fate: Fate,
+    /// From the result to the beginning of the cell, in its units; of a value at it, the error.
+    distance: f64,
+    /// The sum of their squared errors.
+    squares: f64,
+    is_at: bool,
+}
+
+impl Part {
+    fn signal(&self, cell: &Cell) -> f64 {
+        match self.is_at {
+            true => self.n as f64 * (self.value * self.value),
+            false => Cell { n_at: 0, ..*cell }.sum_of_squares(),
+        }
+    }
+
+    fn worst(&self, cell: &Cell, errors: &mut Errors) {
+        if self.is_at {
+            let relative = if self.value == 0.0 { 0.0 } else { self.distance / self.value };
+            errors.worst(self.distance.abs(), relative.abs());
+            return;
+        }
+        let (base, unit) = (cell.base().abs(), cell.unit());
+        for end in [cell.lowest, cell.highest].map(f64::from) {
+            let error = (self.distance + end).abs() * unit;
+            errors.worst(error, error / (base + end * unit));
+        }
+    }
+}
+
+/// The values at the beginning.
+#[inline]
+fn at(cell: &Cell, quantizer: &Quantizer, scale: f64) -> Option<Part> {
+    if cell.n_at == 0 {
+        return None;
+    }
+    let value = cell.base();
+    let fate = quantizer.fate(value * scale);
+    let error = value - fate.value / scale;
+    let squares = cell.n_at as f64 * (error * error);
+    Some(Part { n: cell.n_at, value, fate, distance: error, squares, is_at: true })
+}
+
+/// The values beyond the beginning.
+#[inline]
+fn above(cell: &Cell, quantizer: &Quantizer, scale: f64) -> Option<Part> {
+    if cell.n_above == 0 {
+        return None;
+    }
     let n = cell.n_above;
     let (base, unit) = (cell.base().abs(), cell.unit());
-    let inside = cell.base() + unit.copysign(cell.base());
-    errors.count(quantizer, inside, fate, n);
-    if !fate.value.is_finite() {
-        errors.left_out += n;
-        return;
-    }
-    if quantizer.leaves_out {
-        errors.kept_squares.add(Cell { n_at: 0, ..*cell }.sum_of_squares());
-    }
+    let value = cell.base() + unit.copysign(cell.base());
+    let fate = quantizer.fate(value * scale);
     let sign = if cell.is_negative() { -1.0 } else { 1.0 };
-    let value = fate.value / scale * sign;
-    // In units: an integer, and where the result is far smaller or larger so that it is none,
-    // nothing cancels.
-    let distance = (base - value) / unit;
-    let squares = if distance.abs() < 2f64.powi(40) && distance.fract() == 0.0 {
-        let distance = distance as i128;
-        let cross = 2 * distance * cell.sum as i128;
-        (i128::from(n) * distance * distance + cross + cell.squares as i128) as f64
-    } else {
-        let cross = 2.0 * distance * cell.sum as f64;
-        n as f64 * distance * distance + cross + cell.squares as f64
-    };
-    let ends = [cell.lowest, cell.highest].map(f64::from);
-    let worst = ends.map(|end| (distance + end).abs() * unit);
-    let relative = ends.map(|end| ((distance + end) * unit / (base + end * unit)).abs());
-    errors.squares.add(squares * unit * unit);
-    errors.worst(worst[0].max(worst[1]), relative[0].max(relative[1]));
+    let distance = (base - fate.value / scale * sign) / unit;
+    let squares = sum_of_squares(cell, distance) * unit * unit;
+    Some(Part { n, value, fate, distance, squares, is_at: false })
+}
+
+/// The sum of `(distance + t)^2` over the values beyond the beginning, in units.
+fn sum_of_squares(cell: &Cell, distance: f64) -> f64 {
+    let n = cell.n_above;
+    let most = (distance.abs() + f64::from(cell.highest)).powi(2) * n as f64;
+    // In units the distance is an integer, and where the result is far smaller or larger so that it
+    // is none, nothing cancels.
+    let is_whole = distance.abs() < 2f64.powi(40) && distance.trunc() == distance;
+    match () {
+        // No more than this, so that what runs over on the way does not matter.
+        () if is_whole && most < 2f64.powi(62) => {
+            let distance = distance as i64 as u64;
+            let cross = distance.wrapping_mul(2).wrapping_mul(cell.sum as u64);
+            let squares = n.wrapping_mul(distance).wrapping_mul(distance);
+            squares.wrapping_add(cross).wrapping_add(cell.squares as u64) as f64
+        }
+        () if is_whole => {
+            let distance = distance as i128;
+            let cross = 2 * distance * cell.sum as i128;
+            (i128::from(n) * distance * distance + cross + cell.squares as i128) as f64
+        }
+        () => {
+            let cross = 2.0 * distance * cell.sum as f64;
+            n as f64 * distance * distance + cross + cell.squares as f64
+        }
+    }
 }

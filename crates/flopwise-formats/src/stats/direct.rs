@@ -32,6 +32,9 @@ pub(crate) struct Fast {
     /// The largest finite value and the smallest normal one, as bits of binary32.
     max: i32,
     lowest: i32,
+    /// No more than the largest relative error so far: a division for each value takes longer than
+    /// the conversion.
+    relative: f32,
 }
 
 /// What a block of ordinary values gave.
@@ -43,8 +46,8 @@ pub(crate) struct Found {
     /// Results below the smallest normal one, zeros among them.
     n_small_results: u32,
     worst: f32,
-    /// The largest relative error, rounded.
-    worst_relative: f32,
+    /// Whether some relative error may be above [`Fast::relative`].
+    is_worse: bool,
     squares: f64,
 }
 
@@ -56,6 +59,7 @@ impl Direct {
             kernel,
             max: (quantizer.max as f32).to_bits() as i32,
             lowest: (quantizer.min_normal as f32).to_bits() as i32,
+            relative: 0.0,
         });
         Direct { quantizer, fast }
     }
@@ -66,6 +70,7 @@ impl Direct {
         for blocks in blocks.chunks(N_BLOCKS) {
             let mut found = [None; N_BLOCKS];
             if let Some(fast) = &self.fast {
+                let fast = &Fast { relative: just_below(errors.max_rel_error), ..*fast };
                 let found = &mut found[..blocks.len()];
                 lanes::run(Job::Judge { fast, blocks, found }, Instructions::Any);
             }
@@ -94,9 +99,7 @@ impl Direct {
         errors.subnormal += u64::from(found.n_small_results - found.n_zero_results);
         errors.squares.add(found.squares);
         errors.worst(f64::from(found.worst), 0.0);
-        // The quotients have errors of 2^-24 of themselves.
-        const NEARLY: f64 = 1.0 - 1.0 / (1 << 22) as f64;
-        if errors.max_rel_error * NEARLY < f64::from(found.worst_relative) {
+        if found.is_worse {
             for bits in block {
                 let value = f64::from(f32::from_bits(*bits));
                 if value != 0.0 {
@@ -110,6 +113,13 @@ impl Direct {
             errors.kept_squares.add(squares.sum());
         }
     }
+}
+
+/// The products that this is a factor of have errors of `2^-24` of themselves. Above 1 there is no
+/// relative error, and products with it are exact.
+fn just_below(relative: f64) -> f32 {
+    const NEARLY: f64 = 1.0 - 1.0 / (1 << 22) as f64;
+    if relative < 1.0 { (relative * NEARLY) as f32 } else { 1.0 }
 }
 
 impl Fast {
@@ -143,7 +153,7 @@ impl Fast {
         }
         let mut errors = [0f32; BLOCK];
         let (mut n_changed, mut n_zero_results, mut n_small_results) = (0u32, 0u32, 0u32);
-        let (mut worst, mut worst_relative) = (0i32, 0i32);
+        let (mut worst, mut n_worse) = (0i32, 0u32);
         for (error, bits) in errors.iter_mut().zip(block) {
             let magnitude = bits & MAGNITUDE;
             // The sign of a zero does not matter here.
@@ -154,13 +164,14 @@ impl Fast {
             n_zero_results += u32::from(result == 0);
             n_small_results += u32::from((result as i32) < self.lowest);
             worst = worst.max(error.to_bits() as i32);
-            let divisor = f32::from_bits((magnitude as i32).max(0x0080_0000) as u32);
-            worst_relative = worst_relative.max((*error / divisor).to_bits() as i32);
+            n_worse += u32::from(value * self.relative < *error);
         }
         let mut squares = [0f64; LANES];
         for errors in errors.as_chunks::<LANES>().0 {
-            for (square, error) in squares.iter_mut().zip(errors) {
-                *square += f64::from(*error) * f64::from(*error);
+            // Not zipped: that takes longer than the sums.
+            for lane in 0..LANES {
+                let error = f64::from(errors[lane]);
+                squares[lane] += error * error;
             }
         }
         Some(Found {
@@ -169,7 +180,7 @@ impl Fast {
             n_zero_results,
             n_small_results,
             worst: f32::from_bits(worst as u32),
-            worst_relative: f32::from_bits(worst_relative as u32),
+            is_worse: n_worse != 0,
             squares: squares.iter().sum(),
         })
     }

@@ -11,6 +11,7 @@
 #![allow(clippy::float_cmp)]
 
 mod bins;
+mod blocks;
 mod cells;
 mod codes;
 pub(crate) mod direct;
@@ -19,6 +20,7 @@ mod mx;
 mod outcome;
 mod quantizer;
 mod scale;
+mod slabs;
 mod source;
 mod sum;
 mod target;
@@ -32,14 +34,19 @@ use crate::codec;
 use crate::exact::Exact;
 use crate::format::{Format, Layout};
 use bins::Bins;
-use cells::Cell;
+use blocks::CodeBlocks;
+use cells::ByShared;
 use codes::Codes;
 use loose::Loose;
 use outcome::Errors;
+use slabs::Shared;
+use std::sync::Arc;
 use target::Judge;
 
 /// Values taken in one go: small enough for a level-1 cache, and a multiple of every block.
-const CHUNK: usize = 4096;
+const CHUNK: usize = 1024;
+/// All but the sign of a binary32.
+const MAGNITUDE: u32 = u32::MAX >> 1;
 
 /// What is known so far of one tensor, and of what targets would make of it.
 ///
@@ -60,14 +67,16 @@ pub struct Tally {
     source: Format,
     reading: Reading,
     judges: Vec<Judge>,
+    /// Whether a target has blocks.
+    has_blocks: bool,
     errors: Vec<Errors>,
     bins: Bins,
     /// What earlier fillings of the bins held.
-    cells: Vec<Cell>,
+    cells: ByShared,
     /// Values that binary32 does not hold, and these rounded to it.
     loose: Loose,
     rounded: Bins,
-    rounded_cells: Vec<Cell>,
+    rounded_cells: ByShared,
     elements: u64,
     /// Bits that are 1 in some code, and those that are 1 in all.
     or: u64,
@@ -77,8 +86,8 @@ pub struct Tally {
 /// How elements are read.
 #[derive(Clone, Debug)]
 enum Reading {
-    /// Codes of at most 16 bits, counted; their values are looked up where blocks need them.
-    Codes { codes: Codes, values: Vec<f64> },
+    /// Codes of at most 16 bits, counted; by the exponents of their blocks where a target has any.
+    Codes { codes: Codes, blocks: Option<Arc<CodeBlocks>> },
     /// Binary32.
     Single,
     /// Binary64, and integers of 32 and 64 bits.
@@ -101,9 +110,8 @@ impl Tally {
         let reading = match source.bits {
             _ if !is_number => return None,
             1..=16 => {
-                let n_values = if has_blocks { 1u128 << source.bits } else { 0 };
-                let values = (0..n_values).map(|code| codec::decode_f64(source, code)).collect();
-                Reading::Codes { codes: Codes::new(u32::from(source.bits)), values }
+                let blocks = has_blocks.then(|| Arc::new(CodeBlocks::new(source)));
+                Reading::Codes { codes: Codes::new(u32::from(source.bits)), blocks }
             }
             32 if source == Format::FP32 => Reading::Single,
             64 if source == Format::FP64 => Reading::Wide,
@@ -114,12 +122,13 @@ impl Tally {
             source,
             reading,
             errors: judges.iter().map(|_| Errors::new()).collect(),
+            has_blocks,
             judges,
             bins: Bins::new(),
-            cells: Vec::new(),
+            cells: ByShared::new(),
             loose: Loose::new(),
             rounded: Bins::new(),
-            rounded_cells: Vec::new(),
+            rounded_cells: ByShared::new(),
             elements: 0,
             or: 0,
             and: u64::MAX,
@@ -139,15 +148,10 @@ impl Tally {
         assert_eq!(expected, Some(bytes.len() as u128), "bytes of {elements} elements");
         self.elements += elements as u64;
         match &mut self.reading {
-            Reading::Codes { codes, values } => {
-                codes.add(bytes, elements);
-                let values = std::mem::take(values);
-                if !values.is_empty() {
-                    self.add_blocks_of_codes(bytes, elements, &values);
-                }
-                if let Reading::Codes { values: place, .. } = &mut self.reading {
-                    *place = values;
-                }
+            Reading::Codes { codes, blocks: None } => codes.add(bytes, elements),
+            Reading::Codes { codes, blocks: Some(blocks) } => {
+                let (judges, errors) = (&self.judges, &mut self.errors);
+                blocks.add(codes, bytes, elements, |block| add_alone(judges, errors, block));
             }
             Reading::Single => {
                 let mut chunk = [0; CHUNK];
@@ -179,24 +183,43 @@ impl Tally {
         let (or, and) =
             values.iter().fold((0, u32::MAX), |(or, and), bits| (or | bits, and & bits));
         (self.or, self.and) = (self.or | u64::from(or), self.and & u64::from(and));
-        self.add_binned(values);
-        let mut wide = Vec::new();
-        for (judge, errors) in self.judges.iter().zip(&mut self.errors) {
-            if let Judge::Mx(mx) = judge {
-                if wide.is_empty() {
-                    wide.extend(values.iter().map(|bits| f64::from(f32::from_bits(*bits))));
-                }
-                mx.add(&wide, errors);
-            }
+        self.make_room(values.len());
+        match self.has_blocks {
+            true => values.chunks(mx::BLOCK).for_each(|block| self.add_block(block)),
+            false => self.add_binned(values),
+        }
+        self.add_direct(values);
+    }
+
+    /// Counts the binary32 values of one block by its exponent.
+    #[inline]
+    fn add_block(&mut self, block: &[u32]) {
+        let largest = block.iter().fold(0, |most: i32, bits| most.max((bits & MAGNITUDE) as i32));
+        let shared = match largest {
+            0 => Some(Shared::NONE),
+            _ => Shared::of((largest >> 23) as u8),
+        };
+        if shared.is_some_and(|shared| self.bins.add(shared, block)) {
+            return;
+        }
+        self.add_binned(block);
+        let values: Vec<f64> = block.iter().map(|bits| f64::from(f32::from_bits(*bits))).collect();
+        add_alone(&self.judges, &mut self.errors, &values);
+    }
+
+    /// Before as many values are counted.
+    fn make_room(&mut self, n_values: usize) {
+        if self.bins.room() < n_values {
+            cells::merge_all(&mut self.cells, self.bins.drain());
         }
     }
 
-    /// Counts binary32 values, for all but blocks.
     fn add_binned(&mut self, values: &[u32]) {
-        if self.bins.room() < values.len() {
-            self.cells = cells::merge(std::mem::take(&mut self.cells), self.bins.drain());
-        }
-        self.bins.add(values);
+        let is_added = self.bins.add(Shared::NONE, values);
+        debug_assert!(is_added, "there is always a place for what shares nothing");
+    }
+
+    fn add_direct(&mut self, values: &[u32]) {
         for (judge, errors) in self.judges.iter().zip(&mut self.errors) {
             if let Judge::Direct(direct) = judge {
                 direct.add(values, errors);
@@ -225,36 +248,13 @@ impl Tally {
             }
         }
         if self.rounded.room() < rounded.len() {
-            let cells = std::mem::take(&mut self.rounded_cells);
-            self.rounded_cells = cells::merge(cells, self.rounded.drain());
+            cells::merge_all(&mut self.rounded_cells, self.rounded.drain());
         }
-        self.rounded.add(&rounded);
+        self.rounded.add(Shared::NONE, &rounded);
+        self.make_room(singles.len());
         self.add_binned(&singles);
-        for (judge, errors) in self.judges.iter().zip(&mut self.errors) {
-            if let Judge::Mx(mx) = judge {
-                mx.add(&values, errors);
-            }
-        }
-    }
-
-    fn add_blocks_of_codes(&mut self, bytes: &[u8], elements: usize, values: &[f64]) {
-        let mut chunk = Vec::with_capacity(CHUNK);
-        let (judges, errors) = (&self.judges, &mut self.errors);
-        let mut give = |chunk: &mut Vec<f64>| {
-            for (judge, errors) in judges.iter().zip(errors.iter_mut()) {
-                if let Judge::Mx(mx) = judge {
-                    mx.add(chunk, errors);
-                }
-            }
-            chunk.clear();
-        };
-        codes::each_code(bytes, u32::from(self.source.bits), elements, |code| {
-            chunk.push(values[code as usize]);
-            if chunk.len() == CHUNK {
-                give(&mut chunk);
-            }
-        });
-        give(&mut chunk);
+        self.add_direct(&singles);
+        add_alone(&self.judges, &mut self.errors, &values);
     }
 
     /// Adds what another tally of the same source and targets has found.
@@ -266,9 +266,8 @@ impl Tally {
         assert!(is_alike, "tallies of one source and the same targets");
         self.settle();
         other.settle();
-        self.cells = cells::merge(std::mem::take(&mut self.cells), other.cells);
-        let rounded = std::mem::take(&mut self.rounded_cells);
-        self.rounded_cells = cells::merge(rounded, other.rounded_cells);
+        cells::merge_all(&mut self.cells, other.cells);
+        cells::merge_all(&mut self.rounded_cells, other.rounded_cells);
         match (&mut self.reading, other.reading) {
             (Reading::Codes { codes, .. }, Reading::Codes { codes: other, .. }) => {
                 codes.merge(other);
@@ -285,9 +284,11 @@ impl Tally {
 
     /// Empties the bins and gives their memory back; the tally takes little then.
     pub fn settle(&mut self) {
-        self.cells = cells::merge(std::mem::take(&mut self.cells), self.bins.take());
-        let rounded = std::mem::take(&mut self.rounded_cells);
-        self.rounded_cells = cells::merge(rounded, self.rounded.take());
+        cells::merge_all(&mut self.cells, self.bins.take());
+        cells::merge_all(&mut self.rounded_cells, self.rounded.take());
+        if let Reading::Codes { codes, .. } = &mut self.reading {
+            codes.settle();
+        }
     }
 
     /// Everything about the elements added.
@@ -313,13 +314,19 @@ fn number(source: Format, code: u64) -> (f64, bool) {
     }
 }
 
+/// Judges blocks of values one at a time.
+#[cold]
+fn add_alone(judges: &[Judge], errors: &mut [Errors], values: &[f64]) {
+    for (judge, errors) in judges.iter().zip(errors) {
+        if let Judge::Mx(mx) = judge {
+            mx.add(values, errors);
+        }
+    }
+}
+
 /// Judges `n` equal finite values that binary32 does not hold.
 fn add_loose(judge: &Judge, value: f64, exact: Option<&Exact>, n: u64, errors: &mut Errors) {
-    let quantizer = match judge {
-        Judge::Held(quantizer) | Judge::Binned(quantizer, _) => quantizer,
-        Judge::Direct(direct) => &direct.quantizer,
-        Judge::Mx(_) => return,
-    };
+    let Some(quantizer) = judge.by_element() else { return };
     let Some(exact) = exact else {
         errors.add(quantizer, value, quantizer.fate(value), 1.0, n);
         return;

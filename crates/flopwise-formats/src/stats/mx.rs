@@ -2,8 +2,10 @@
 //!
 //! Not here: their layout in bytes. Source: OCP Microscaling Formats 1.0, sections 5.2 and 6.3.
 
+use super::cells::{self, Cell};
 use super::outcome::Errors;
 use super::quantizer::{Fate, Quantizer, max_finite, two_to};
+use super::slabs::Shared;
 use crate::codec::Rules;
 use crate::format::Format;
 
@@ -32,7 +34,27 @@ impl Mx {
         Some(Mx { quantizer, max_exponent, step })
     }
 
-    /// Judges values in whole blocks; the last may be short, as if filled up with zeros.
+    /// How many significand bits of the cells tell apart what rounds differently.
+    pub(super) fn grid_bits(&self) -> u32 {
+        self.quantizer.grid_bits().expect("elements of MX are floats or integers")
+    }
+
+    /// Judges the values of all blocks that share an exponent, of at least
+    /// [`Mx::grid_bits`] and exactly.
+    pub(super) fn add_cells(&self, shared: Shared, cells: &[Cell], errors: &mut Errors) {
+        if let Some(exponent) = shared.exponent() {
+            let power = self.step.recip().log2() as i32 - self.scale_exponent(exponent);
+            cells::judge(cells, &self.quantizer, power, errors);
+        }
+    }
+
+    fn scale_exponent(&self, exponent: i32) -> i32 {
+        let (least, most) = (*SCALE_EXPONENTS.start(), *SCALE_EXPONENTS.end());
+        (exponent - self.max_exponent).clamp(least, most)
+    }
+
+    /// Judges values in whole blocks; the last may be short, as if filled up with zeros. For the
+    /// few blocks that cells do not serve.
     pub(super) fn add(&self, values: &[f64], errors: &mut Errors) {
         for block in values.chunks(BLOCK) {
             let amax = block.iter().fold(0.0, |amax: f64, value| amax.max(value.abs()));
@@ -42,8 +64,7 @@ impl Mx {
                 continue;
             }
             // binary64 zeros and subnormals have the exponent -1023, which is cut off too.
-            let exponent = (amax.to_bits() >> 52) as i32 - 1023 - self.max_exponent;
-            let exponent = exponent.clamp(*SCALE_EXPONENTS.start(), *SCALE_EXPONENTS.end());
+            let exponent = self.scale_exponent((amax.to_bits() >> 52) as i32 - 1023);
             let scale = two_to(-exponent) / self.step;
             self.judge(block, scale, errors);
         }

@@ -5,7 +5,7 @@
 //! Not here: scales of blocks ([`super::mx`]).
 
 use super::cells::{self, Cell};
-use super::outcome::{Errors, Scaled, TargetStats};
+use super::outcome::{Scaled, TargetStats};
 use super::quantizer::{Quantizer, two_to};
 
 /// Powers tried, from the largest by which the largest magnitude still fits: one below, and some
@@ -71,17 +71,12 @@ pub(super) fn by_amax(tensor: Tensor<'_>, quantizer: &Quantizer) -> Option<Scale
 
 /// `None` where some result is infinite or NaN.
 fn exactly(cells: &[Cell], quantizer: &Quantizer, power: i32, squares: f64) -> Option<Scaled> {
-    let mut errors = Errors::new();
-    cells::judge(cells, quantizer, power, &mut errors);
+    let sum_of_squared_errors = cells::squared_errors(cells, quantizer, power)?;
     // Subnormals of binary32 have cells of one width, which a format with a wider range may cut.
     let has_subnormals = cells.iter().any(|cell| cell.bits << 1 >> 24 == 0 && 0 < cell.n_above);
     let is_cut = has_subnormals && quantizer.min_normal < two_to(power - 126);
-    (errors.left_out == 0 && errors.invalid == 0).then(|| Scaled {
-        scale: two_to(power),
-        sum_of_squared_errors: errors.squares.to_f64(),
-        sum_of_squares: squares,
-        is_exact: !is_cut,
-    })
+    let (scale, sum_of_squares) = (two_to(power), squares);
+    Some(Scaled { scale, sum_of_squared_errors, sum_of_squares, is_exact: !is_cut })
 }
 
 /// `None` where some result is infinite or NaN.

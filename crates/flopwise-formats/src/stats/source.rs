@@ -2,15 +2,18 @@
 //!
 //! Not here: gathering.
 
-use super::cells::{self, Cell};
+use super::blocks;
+use super::cells::{self, ByShared, Cell};
+use super::codes::{self, Counts};
 use super::loose::{Loose, floor_log2};
 use super::outcome::{Errors, Scaled, SourceStats, Stats, TargetStats};
 use super::quantizer::Quantizer;
 use super::scale::{self, Tensor};
+use super::slabs::Shared;
 use super::sum::Sum;
 use super::target::Judge;
 use super::{Reading, Tally, add_loose};
-use crate::codec::{self, Rules};
+use crate::codec::Rules;
 use crate::format::{Format, Layout};
 use std::collections::BTreeMap;
 
@@ -34,15 +37,19 @@ const FINE_BITS: u32 = 7;
 pub(super) fn finish(mut tally: Tally) -> Stats {
     tally.settle();
     let (is_points, distinct_codes) = spread_codes(&mut tally);
-    let source = source_stats(&tally, distinct_codes);
-    let tensor = Whole::new(&tally, &source, is_points);
+    for (shared, cells) in &tally.cells {
+        add_blocks(*shared, cells, &tally.judges, &mut tally.errors);
+    }
+    let (cells, rounded) = (together(&mut tally.cells), together(&mut tally.rounded_cells));
+    let source = source_stats(&tally, &cells, distinct_codes);
+    let tensor = Whole::new(&tally, &cells, &rounded, &source, is_points);
     let targets: Vec<TargetStats> = tally
         .judges
         .iter()
         .zip(&tally.errors)
         .map(|(judge, errors)| tensor.target(judge, errors.clone()))
         .collect();
-    let exact_in = exact_in(&tally, is_points, &targets);
+    let exact_in = exact_in(&tally, &cells, is_points, &targets);
     Stats { source: SourceStats { exact_in, ..source }, targets }
 }
 
@@ -54,26 +61,56 @@ fn spread_codes(tally: &mut Tally) -> (bool, Option<u64>) {
         Reading::Single | Reading::Wide => return (false, None),
         Reading::Codes { codes, .. } => codes,
     };
-    let (mut points, mut rounded) = (Vec::new(), Vec::new());
     let counts = codes.counts();
-    let n_codes = counts.len() as u64;
-    for (code, n) in counts {
+    let all = counts.values().fold(Counts::new(), |all, more| codes::sum([all, more.clone()]));
+    let n_codes = all.len() as u64;
+    let mut rounded = Vec::new();
+    let values = blocks::values(tally.source, all.iter().map(|(code, _)| *code));
+    for ((code, n), value) in all.into_iter().zip(values) {
         (tally.or, tally.and) = (tally.or | u64::from(code), tally.and & u64::from(code));
-        let value = codec::decode_f64(tally.source, u128::from(code));
-        let single = value as f32;
-        if value.is_nan() || f64::from(single) == value {
-            points.push(Cell::point(single.to_bits(), n));
+        if is_single(value) {
             continue;
         }
-        rounded.push(Cell::point(single.to_bits(), n));
+        rounded.push(Cell::point((value as f32).to_bits(), n));
         tally.loose.add(value, n);
         for (judge, errors) in tally.judges.iter().zip(&mut tally.errors) {
             add_loose(judge, value, None, n, errors);
         }
     }
-    tally.cells = in_order(points);
-    tally.rounded_cells = in_order(rounded);
+    tally.rounded_cells.insert(Shared::NONE, in_order(rounded));
+    for (shared, counts) in counts {
+        let values = blocks::values(tally.source, counts.iter().map(|(code, _)| *code));
+        let held = counts.into_iter().zip(values).filter(|(_, value)| is_single(*value));
+        let points = held.map(|((_, n), value)| Cell::point((value as f32).to_bits(), n));
+        tally.cells.insert(shared, in_order(points.collect()));
+    }
     (true, Some(n_codes))
+}
+
+fn is_single(value: f64) -> bool {
+    value.is_nan() || f64::from(value as f32) == value
+}
+
+/// Cells of all blocks.
+fn together(cells: &mut ByShared) -> Vec<Cell> {
+    std::mem::take(cells).into_values().fold(Vec::new(), cells::merge)
+}
+
+/// What block formats make of the values of all blocks that share an exponent.
+fn add_blocks(shared: Shared, cells: &[Cell], judges: &[Judge], errors: &mut [Errors]) {
+    if shared == Shared::NONE {
+        return;
+    }
+    let grids = judges.iter().filter_map(|judge| match judge {
+        Judge::Mx(mx) => Some(mx.grid_bits()),
+        Judge::Held(_) | Judge::Binned(..) | Judge::Direct(_) => None,
+    });
+    let coarse = cells::coarsen_all(cells, grids);
+    for (judge, errors) in judges.iter().zip(errors) {
+        if let Judge::Mx(mx) = judge {
+            mx.add_cells(shared, &coarse[&mx.grid_bits()], errors);
+        }
+    }
 }
 
 /// Several codes may stand for one value.
@@ -82,7 +119,7 @@ fn in_order(mut points: Vec<Cell>) -> Vec<Cell> {
     cells::coarsen(&points, 23)
 }
 
-fn source_stats(tally: &Tally, distinct_codes: Option<u64>) -> SourceStats {
+fn source_stats(tally: &Tally, cells: &[Cell], distinct_codes: Option<u64>) -> SourceStats {
     let Loose { n, n_negative, min, max, amin, amax, .. } = tally.loose;
     let mut stats = SourceStats {
         format: tally.source,
@@ -111,7 +148,7 @@ fn source_stats(tally: &Tally, distinct_codes: Option<u64>) -> SourceStats {
     let mut sum = tally.loose.sum.clone();
     let mut squares = tally.loose.squares.clone();
     let mut exponents = tally.loose.exponents.clone();
-    for cell in &tally.cells {
+    for cell in cells {
         add_cell(&mut stats, cell, &mut sum, &mut squares, &mut exponents);
     }
     stats.exponents = exponents.into_iter().collect();
@@ -170,6 +207,8 @@ struct Whole<'a> {
     fine: Vec<Cell>,
     /// By how many significand bits, 23 and [`Whole::cells`] left out.
     coarse: BTreeMap<u32, Vec<Cell>>,
+    /// [`Whole::fine`] by [`spread_bits`], unless all values of a cell are one.
+    spread: BTreeMap<u32, Vec<Cell>>,
     is_points: bool,
     has_loose: bool,
     finite: u64,
@@ -178,26 +217,30 @@ struct Whole<'a> {
 }
 
 impl<'a> Whole<'a> {
-    fn new(tally: &'a Tally, source: &SourceStats, is_points: bool) -> Whole<'a> {
-        let mut grids: Vec<u32> =
-            tally.judges.iter().filter_map(|judge| grid(judge, is_points)).collect();
-        grids.sort_unstable();
-        grids.dedup();
-        let mut coarse: BTreeMap<u32, Vec<Cell>> = BTreeMap::new();
-        for bits in grids.into_iter().rev() {
-            let finer = coarse.range(bits..).next().map(|(_, cells)| cells.as_slice());
-            let made = cells::coarsen(finer.unwrap_or(&tally.cells), bits);
-            coarse.insert(bits, made);
-        }
+    fn new(
+        tally: &Tally,
+        cells: &'a [Cell],
+        rounded: &[Cell],
+        source: &SourceStats,
+        is_points: bool,
+    ) -> Whole<'a> {
+        let fine = match rounded.is_empty() {
+            true => Vec::new(),
+            false => cells::merge(cells.to_vec(), rounded.to_vec()),
+        };
+        let grids = tally.judges.iter().filter_map(|judge| grid(judge, is_points));
+        let by_element = tally.judges.iter().filter_map(Judge::by_element);
+        let spread_grids = by_element.filter(|_| !is_points).map(spread_bits);
         Whole {
-            cells: &tally.cells,
-            fine: match tally.rounded_cells.is_empty() {
-                true => Vec::new(),
-                false => cells::merge(tally.cells.clone(), tally.rounded_cells.clone()),
+            coarse: cells::coarsen_all(cells, grids),
+            spread: match rounded.is_empty() {
+                true => cells::coarsen_all(cells, spread_grids),
+                false => cells::coarsen_all(&fine, spread_grids),
             },
-            coarse,
+            cells,
+            fine,
             is_points,
-            has_loose: !tally.rounded_cells.is_empty(),
+            has_loose: !rounded.is_empty(),
             finite: source.finite,
             amax: source.amax.unwrap_or(0.0),
             squares: source.sum_of_squares,
@@ -205,10 +248,8 @@ impl<'a> Whole<'a> {
     }
 
     fn target(&self, judge: &Judge, mut errors: Errors) -> TargetStats {
-        let quantizer = match judge {
-            Judge::Held(quantizer) | Judge::Binned(quantizer, _) => quantizer,
-            Judge::Direct(direct) => &direct.quantizer,
-            Judge::Mx(_) => return errors.finish(self.finite, self.squares),
+        let Some(quantizer) = judge.by_element() else {
+            return errors.finish(self.finite, self.squares);
         };
         let exact = match judge {
             _ if self.is_points => Some(
@@ -225,11 +266,10 @@ impl<'a> Whole<'a> {
         }
         let unscaled = errors.finish(self.finite, self.squares);
         let fine = if self.has_loose { &self.fine } else { self.cells };
-        // Exact where all values of a cell are one; else an eighth of a step is fine enough.
-        let bits = quantizer.grid_bits().map_or(FINE_BITS, |bits| (bits + 3).min(FINE_BITS));
-        let coarse = (!self.is_points).then(|| cells::coarsen(fine, bits));
+        let bits = spread_bits(quantizer);
+        let coarse = self.spread.get(&bits).filter(|_| !self.is_points);
         let tensor = Tensor {
-            fine: coarse.as_deref().unwrap_or(fine),
+            fine: coarse.map_or(fine, Vec::as_slice),
             exact: exact.filter(|_| !self.has_loose),
             amax: self.amax,
             squares: self.squares,
@@ -259,6 +299,12 @@ impl<'a> Whole<'a> {
     }
 }
 
+/// Within cells of so many bits values are taken to be spread evenly: an eighth of a step is fine
+/// enough.
+fn spread_bits(quantizer: &Quantizer) -> u32 {
+    quantizer.grid_bits().map_or(FINE_BITS, |bits| (bits + 3).min(FINE_BITS))
+}
+
 /// How coarse the cells may be for a judge.
 fn grid(judge: &Judge, is_points: bool) -> Option<u32> {
     match judge {
@@ -272,11 +318,16 @@ fn grid(judge: &Judge, is_points: bool) -> Option<u32> {
 }
 
 /// Which narrower formats are known to hold every element, infinities and NaN too.
-fn exact_in(tally: &Tally, is_points: bool, targets: &[TargetStats]) -> Vec<Format> {
+fn exact_in(
+    tally: &Tally,
+    cells: &[Cell],
+    is_points: bool,
+    targets: &[TargetStats],
+) -> Vec<Format> {
     if tally.elements == 0 || 0 < tally.loose.n {
         return Vec::new();
     }
-    let between = tally.cells.iter().any(|cell| 0 < cell.n_above && !cell.is_special());
+    let between = cells.iter().any(|cell| 0 < cell.n_above && !cell.is_special());
     let by_trailing_bits = |format: Format| {
         let bits = match format {
             Format::BF16 => 16,
@@ -295,10 +346,15 @@ fn exact_in(tally: &Tally, is_points: bool, targets: &[TargetStats]) -> Vec<Form
         })
     };
     let by_points = |format: Format| {
-        let mut errors = Errors::new();
         let quantizer = Quantizer::new(format, Rules::IEEE).filter(|_| !between)?;
-        cells::judge(&tally.cells, &quantizer, 0, &mut errors);
-        Some(errors.changed == 0 && errors.lost_specials == 0)
+        Some(cells.iter().all(|cell| {
+            if !cell.is_special() {
+                return !quantizer.fate(cell.base()).is_changed;
+            }
+            let mut errors = Errors::new();
+            errors.specials(&quantizer, cell);
+            errors.lost_specials == 0
+        }))
     };
     let is_narrower = |format: &&Format| {
         let is_same_kind = format.is_float() || !matches!(tally.source.layout, Layout::CodeBook(_));

@@ -26,7 +26,9 @@ impl Sum {
 
     /// Adds a number; with an infinity or a NaN the sum is infinite.
     pub(super) fn add(&mut self, value: f64) {
-        self.add_times(value, 1);
+        if value != 0.0 {
+            self.add_times(value, 1);
+        }
     }
 
     /// Adds `value` `n` times.

@@ -43,6 +43,17 @@ pub(super) enum Judge {
     Mx(Mx),
 }
 
+impl Judge {
+    /// `None` for blocks.
+    pub(super) fn by_element(&self) -> Option<&Quantizer> {
+        match self {
+            Judge::Held(quantizer) | Judge::Binned(quantizer, _) => Some(quantizer),
+            Judge::Direct(direct) => Some(&direct.quantizer),
+            Judge::Mx(_) => None,
+        }
+    }
+}
+
 /// The most significand bits that cells of binary32 values have.
 pub(super) const MAX_GRID_BITS: u32 = super::bins::BIN_BITS;
 
@@ -75,6 +86,11 @@ impl Target {
         if ["mxfp8", "mxfp6"].contains(&lower.as_str()) {
             return Err(unusable(
                 "is ambiguous; say which: mxfp8_e4m3, mxfp8_e5m2, mxfp6_e2m3, mxfp6_e3m2",
+            ));
+        }
+        if lower == "nvfp4" {
+            return Err(unusable(
+                "cannot be judged in one pass: its tensor scale follows from the largest magnitude",
             ));
         }
         let format = parse(text)?;

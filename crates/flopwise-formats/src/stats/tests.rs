@@ -1,5 +1,6 @@
 //! A tally against the reference: each value by the codec, each error exact.
 
+use super::sum::Sum;
 use super::*;
 use crate::codec::{Overflow, Rounding, Rules, Subnormals};
 use crate::exact::Rational;
@@ -83,7 +84,7 @@ fn packed(source: Format, codes: &[u128]) -> Vec<u8> {
 
 fn tally(source: Format, targets: &[Target], codes: &[u128], pieces: usize) -> Stats {
     let mut tallies: Vec<Tally> = codes
-        .chunks(codes.len().div_ceil(pieces).next_multiple_of(8).max(8))
+        .chunks(codes.len().div_ceil(pieces).next_multiple_of(32).max(32))
         .map(|codes| {
             let mut tally = Tally::new(source, targets).unwrap();
             tally.add(&packed(source, codes), codes.len());
@@ -343,4 +344,84 @@ fn scales_are_what_scaled_values_give() {
         let off = by_amax.sum_of_squared_errors / judged(by_amax.scale) - 1.0;
         assert!(off.abs() < 0.02, "{target} {by_amax:?}");
     }
+}
+
+/// Blocks as [`crate::block`] makes them of the same values.
+#[track_caller]
+fn check_blocks(source: Format, codes: &[u128], pieces: usize) {
+    let names = ["mxfp8_e4m3", "mxfp8_e5m2", "mxfp6_e2m3", "mxfp6_e3m2", "mxfp4", "mxint8"];
+    let targets = names.map(|name| Target::parse(name).unwrap());
+    let stats = tally(source, &targets, codes, pieces);
+    let mut values: Vec<f32> =
+        codes.iter().map(|code| codec::decode_f64(source, *code) as f32).collect();
+    values.resize(values.len().next_multiple_of(32), 0.0);
+    for (name, found) in names.into_iter().zip(&stats.targets) {
+        let format = crate::block::parse(name).unwrap();
+        let mut results = vec![0.0; values.len()];
+        for (values, results) in values.chunks(32).zip(results.chunks_mut(32)) {
+            let block = format.encode(values, crate::block::BlockRules::OCP).unwrap();
+            format.decode(&block, 1.0, results).unwrap();
+        }
+        let (mut counts, mut squares, mut signal) = ([0; 4], Sum::new(), Sum::new());
+        let (mut worst, mut relative) = (0.0f64, 0.0f64);
+        for (value, result) in values.iter().zip(results).take(codes.len()) {
+            let (value, result) = (f64::from(*value), f64::from(result));
+            counts[0] += u64::from(value.is_finite() && value != result);
+            counts[1] += u64::from(value.is_finite() && value != 0.0 && result == 0.0);
+            counts[2] += u64::from(value.is_finite() && !result.is_finite());
+            counts[3] += u64::from(value.is_infinite());
+            if value.is_finite() && result.is_finite() {
+                let error = (value - result).abs();
+                squares.add(error * error);
+                signal.add(value * value);
+                worst = worst.max(error);
+                relative = relative.max(if value == 0.0 { 0.0 } else { error / value.abs() });
+            }
+        }
+        let found_counts = [found.changed, found.underflow, found.left_out, found.lost_specials];
+        assert_eq!(found_counts, counts, "{source} {name}");
+        let place = format!("{source} {name}");
+        near(found.sum_of_squared_errors, squares.to_f64(), &place);
+        near(found.sum_of_squares, signal.to_f64(), &place);
+        near(found.max_abs_error, worst, &place);
+        near(found.max_rel_error, relative, &place);
+    }
+}
+
+#[test]
+fn mx_blocks_are_those_of_the_block_formats() {
+    for (scale, pieces) in [(0.02, 1), (3.0, 3), (1e-30, 2), (1e-37, 1)] {
+        check_blocks(Format::FP32, &singles(&bell(3000, scale)), pieces);
+    }
+    // A decoded element may be beyond binary32 where the value is not.
+    let mut seed = 11;
+    let is_low = |code: &u128| code >> 23 & 0xff != 0xfe;
+    let nasty: Vec<u128> = nasty().into_iter().filter(is_low).collect();
+    check_blocks(Format::FP32, &nasty, 1);
+    let shuffled: Vec<u128> =
+        (0..4000).map(|_| nasty[random(&mut seed) as usize % nasty.len()]).collect();
+    check_blocks(Format::FP32, &shuffled, 3);
+    // Each block has another magnitude: more than there are tables.
+    let steps = (0..240 * 32).map(|i| 1.37f64.powi(i % 32) * 2f64.powi(i / 32 - 126));
+    let spread: Vec<f64> = steps.map(|value| value.min(1e38)).collect();
+    check_blocks(Format::FP32, &singles(&spread), 2);
+    for format in crate::ALL {
+        if format.bits <= 16 && Tally::new(*format, &[]).is_some() {
+            let mask = (1u64 << format.bits) - 1;
+            let any = (0..3000).map(|_| u128::from(random(&mut seed) & mask)).collect::<Vec<_>>();
+            check_blocks(*format, &any, 2);
+        }
+    }
+    for format in [Format::BF16, Format::FP16] {
+        let values = bell(9000, 0.02);
+        let code = |value: &f64| codec::encode_f64(format, *value, Rules::SATURATING).code;
+        check_blocks(format, &values.iter().map(code).collect::<Vec<_>>(), 3);
+    }
+}
+
+#[test]
+fn what_one_pass_cannot_judge_is_refused() {
+    let refused = Target::parse("NVFP4").unwrap_err().to_string();
+    assert!(refused.contains("tensor scale"), "{refused}");
+    assert!(Target::parse("mxfp8").unwrap_err().to_string().contains("mxfp8_e5m2"));
 }
