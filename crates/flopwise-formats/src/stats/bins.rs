@@ -3,7 +3,7 @@
 //!
 //! Not here: what the bins say ([`super::cells`]).
 
-use super::cells::{ByShared, Cell};
+use super::cells::Cell;
 use super::slabs::{Shared, Slabs};
 
 /// Bits of a value below those that choose its bin.
@@ -63,17 +63,17 @@ impl Bins {
         true
     }
 
-    /// Empties the bins into cells, in the order of their bits, and gives their memory back.
-    pub(super) fn take(&mut self) -> ByShared {
-        let cells = self.drain();
+    /// [`Bins::drain`], and gives the memory back.
+    pub(super) fn take(&mut self, keep: impl FnMut(Shared, Vec<Cell>)) {
+        self.drain(keep);
         self.slabs.clear();
-        cells
     }
 
-    /// [`Bins::take`] that leaves the tables in place, emptied, for the values to come.
-    pub(super) fn drain(&mut self) -> ByShared {
+    /// Hands what the bins hold out as cells, in the order of their bits, and empties them. One
+    /// table at a time, as cells of all of them take much memory.
+    pub(super) fn drain(&mut self, mut keep: impl FnMut(Shared, Vec<Cell>)) {
         self.n_values = 0;
-        self.slabs.iter_mut().map(|(shared, tables)| (shared, tables.drain())).collect()
+        self.slabs.iter_mut().for_each(|(shared, tables)| keep(shared, tables.drain()));
     }
 }
 

@@ -11,7 +11,7 @@ use super::slabs::Shared;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
-/// Cells of each shared exponent, in the order of their bits.
+/// Cells of each shared exponent, in the order of their bits; without one, those of all values.
 pub(super) type ByShared = BTreeMap<Shared, Vec<Cell>>;
 
 /// The values from one number up to the next of as many significand bits, the latter left out.
@@ -142,6 +142,19 @@ pub(super) fn merge_all(whole: &mut ByShared, other: ByShared) {
         let place = whole.entry(shared).or_default();
         *place = merge(std::mem::take(place), cells);
     }
+}
+
+/// Adds what bins held. Of blocks it keeps cells of `block_bits` significand bits alone, as there
+/// may be many lists.
+pub(super) fn keep(whole: &mut ByShared, shared: Shared, cells: Vec<Cell>, block_bits: u32) {
+    let mut put = |shared, cells| {
+        let place = whole.entry(shared).or_default();
+        *place = merge(std::mem::take(place), cells);
+    };
+    if shared != Shared::NONE {
+        put(shared, coarsen(&cells, block_bits));
+    }
+    put(Shared::NONE, cells);
 }
 
 /// Two lists in the order of their bits, made one.

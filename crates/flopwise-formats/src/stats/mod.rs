@@ -67,8 +67,8 @@ pub struct Tally {
     source: Format,
     reading: Reading,
     judges: Vec<Judge>,
-    /// Whether a target has blocks.
-    has_blocks: bool,
+    /// Significand bits of cells that serve all targets with blocks; `None` without such.
+    block_bits: Option<u32>,
     errors: Vec<Errors>,
     bins: Bins,
     /// What earlier fillings of the bins held.
@@ -106,11 +106,11 @@ impl Tally {
             Layout::Boolean | Layout::Complex | Layout::Text => false,
         };
         let judges: Vec<Judge> = targets.iter().map(Target::judge).collect();
-        let has_blocks = judges.iter().any(|judge| matches!(judge, Judge::Mx(_)));
+        let block_bits = judges.iter().filter_map(Judge::block_bits).max();
         let reading = match source.bits {
             _ if !is_number => return None,
             1..=16 => {
-                let blocks = has_blocks.then(|| Arc::new(CodeBlocks::new(source)));
+                let blocks = block_bits.map(|_| Arc::new(CodeBlocks::new(source)));
                 Reading::Codes { codes: Codes::new(u32::from(source.bits)), blocks }
             }
             32 if source == Format::FP32 => Reading::Single,
@@ -122,7 +122,7 @@ impl Tally {
             source,
             reading,
             errors: judges.iter().map(|_| Errors::new()).collect(),
-            has_blocks,
+            block_bits,
             judges,
             bins: Bins::new(),
             cells: ByShared::new(),
@@ -184,9 +184,9 @@ impl Tally {
             values.iter().fold((0, u32::MAX), |(or, and), bits| (or | bits, and & bits));
         (self.or, self.and) = (self.or | u64::from(or), self.and & u64::from(and));
         self.make_room(values.len());
-        match self.has_blocks {
-            true => values.chunks(mx::BLOCK).for_each(|block| self.add_block(block)),
-            false => self.add_binned(values),
+        match self.block_bits {
+            Some(_) => values.chunks(mx::BLOCK).for_each(|block| self.add_block(block)),
+            None => self.add_binned(values),
         }
         self.add_direct(values);
     }
@@ -210,7 +210,8 @@ impl Tally {
     /// Before as many values are counted.
     fn make_room(&mut self, n_values: usize) {
         if self.bins.room() < n_values {
-            cells::merge_all(&mut self.cells, self.bins.drain());
+            let bits = self.block_bits.unwrap_or(bins::BIN_BITS);
+            self.bins.drain(|shared, cells| cells::keep(&mut self.cells, shared, cells, bits));
         }
     }
 
@@ -248,7 +249,8 @@ impl Tally {
             }
         }
         if self.rounded.room() < rounded.len() {
-            cells::merge_all(&mut self.rounded_cells, self.rounded.drain());
+            let kept = &mut self.rounded_cells;
+            self.rounded.drain(|shared, cells| cells::keep(kept, shared, cells, bins::BIN_BITS));
         }
         self.rounded.add(Shared::NONE, &rounded);
         self.make_room(singles.len());
@@ -284,8 +286,10 @@ impl Tally {
 
     /// Empties the bins and gives their memory back; the tally takes little then.
     pub fn settle(&mut self) {
-        cells::merge_all(&mut self.cells, self.bins.take());
-        cells::merge_all(&mut self.rounded_cells, self.rounded.take());
+        let bits = self.block_bits.unwrap_or(bins::BIN_BITS);
+        self.bins.take(|shared, cells| cells::keep(&mut self.cells, shared, cells, bits));
+        let kept = &mut self.rounded_cells;
+        self.rounded.take(|shared, cells| cells::keep(kept, shared, cells, bins::BIN_BITS));
         if let Reading::Codes { codes, .. } = &mut self.reading {
             codes.settle();
         }

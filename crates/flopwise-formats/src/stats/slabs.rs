@@ -4,7 +4,7 @@
 //! largest magnitude alone. Not here: what tables hold ([`super::bins`], [`super::codes`]).
 
 /// Tables at most: others of 3 MB would take a thread's memory beyond bounds.
-const MAX_SLABS: usize = 16;
+const MAX_SLABS: usize = 8;
 
 /// The exponent field that the largest magnitude of a block has in binary32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

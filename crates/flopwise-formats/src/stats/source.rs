@@ -3,7 +3,7 @@
 //! Not here: gathering.
 
 use super::blocks;
-use super::cells::{self, ByShared, Cell};
+use super::cells::{self, Cell};
 use super::codes::{self, Counts};
 use super::loose::{Loose, floor_log2};
 use super::outcome::{Errors, Scaled, SourceStats, Stats, TargetStats};
@@ -40,7 +40,8 @@ pub(super) fn finish(mut tally: Tally) -> Stats {
     for (shared, cells) in &tally.cells {
         add_blocks(*shared, cells, &tally.judges, &mut tally.errors);
     }
-    let (cells, rounded) = (together(&mut tally.cells), together(&mut tally.rounded_cells));
+    let cells = tally.cells.remove(&Shared::NONE).unwrap_or_default();
+    let rounded = tally.rounded_cells.remove(&Shared::NONE).unwrap_or_default();
     let source = source_stats(&tally, &cells, distinct_codes);
     let tensor = Whole::new(&tally, &cells, &rounded, &source, is_points);
     let targets: Vec<TargetStats> = tally
@@ -64,11 +65,12 @@ fn spread_codes(tally: &mut Tally) -> (bool, Option<u64>) {
     let counts = codes.counts();
     let all = counts.values().fold(Counts::new(), |all, more| codes::sum([all, more.clone()]));
     let n_codes = all.len() as u64;
-    let mut rounded = Vec::new();
+    let (mut points, mut rounded) = (Vec::new(), Vec::new());
     let values = blocks::values(tally.source, all.iter().map(|(code, _)| *code));
     for ((code, n), value) in all.into_iter().zip(values) {
         (tally.or, tally.and) = (tally.or | u64::from(code), tally.and & u64::from(code));
         if is_single(value) {
+            points.push(Cell::point((value as f32).to_bits(), n));
             continue;
         }
         rounded.push(Cell::point((value as f32).to_bits(), n));
@@ -78,7 +80,8 @@ fn spread_codes(tally: &mut Tally) -> (bool, Option<u64>) {
         }
     }
     tally.rounded_cells.insert(Shared::NONE, in_order(rounded));
-    for (shared, counts) in counts {
+    tally.cells.insert(Shared::NONE, in_order(points));
+    for (shared, counts) in counts.into_iter().filter(|(shared, _)| *shared != Shared::NONE) {
         let values = blocks::values(tally.source, counts.iter().map(|(code, _)| *code));
         let held = counts.into_iter().zip(values).filter(|(_, value)| is_single(*value));
         let points = held.map(|((_, n), value)| Cell::point((value as f32).to_bits(), n));
@@ -91,20 +94,12 @@ fn is_single(value: f64) -> bool {
     value.is_nan() || f64::from(value as f32) == value
 }
 
-/// Cells of all blocks.
-fn together(cells: &mut ByShared) -> Vec<Cell> {
-    std::mem::take(cells).into_values().fold(Vec::new(), cells::merge)
-}
-
 /// What block formats make of the values of all blocks that share an exponent.
 fn add_blocks(shared: Shared, cells: &[Cell], judges: &[Judge], errors: &mut [Errors]) {
     if shared == Shared::NONE {
         return;
     }
-    let grids = judges.iter().filter_map(|judge| match judge {
-        Judge::Mx(mx) => Some(mx.grid_bits()),
-        Judge::Held(_) | Judge::Binned(..) | Judge::Direct(_) => None,
-    });
+    let grids = judges.iter().filter_map(Judge::block_bits);
     let coarse = cells::coarsen_all(cells, grids);
     for (judge, errors) in judges.iter().zip(errors) {
         if let Judge::Mx(mx) = judge {

@@ -52,6 +52,14 @@ impl Judge {
             Judge::Mx(_) => None,
         }
     }
+
+    /// Significand bits of the cells that a target with blocks is judged from.
+    pub(super) fn block_bits(&self) -> Option<u32> {
+        match self {
+            Judge::Mx(mx) => Some(mx.grid_bits()),
+            Judge::Held(_) | Judge::Binned(..) | Judge::Direct(_) => None,
+        }
+    }
 }
 
 /// The most significand bits that cells of binary32 values have.
