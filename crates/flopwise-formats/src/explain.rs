@@ -117,8 +117,8 @@ pub struct Step {
 /// assert_eq!(found.ulp_error.unwrap().to_scientific(3), "6.4e-2");
 /// ```
 pub fn convert(format: Format, input: &Exact, rules: Rules) -> Option<Conversion> {
+    codec::decode(format, 0)?;
     Some(describe(format, input, rules, codec::encode(format, input, rules)))
-        .filter(|_| codec::decode(format, 0).is_some())
 }
 
 /// Says all about a code that is taken to stand for `input`, wherever it came from.
@@ -221,8 +221,14 @@ pub fn hexadecimal(format: Format, code: u128) -> String {
     format!("0x{code:0width$X}", width = usize::from(format.bits.div_ceil(4)))
 }
 
-/// The distance of neighbouring codes around a finite one.
-fn ulp(format: Format, code: u128) -> Option<Rational> {
+/// The distance of neighbouring codes around a finite one: one unit in the last place. `None` for
+/// what is not finite, and for code books, booleans, pairs and text.
+///
+/// ```
+/// use flopwise_formats::{Format, explain};
+/// assert_eq!(explain::ulp(Format::FP16, 0x3c00).unwrap().to_string(), "0.0009765625");
+/// ```
+pub fn ulp(format: Format, code: u128) -> Option<Rational> {
     match format.layout {
         Layout::Float(float) => {
             codec::decode(format, code)?.rational()?;

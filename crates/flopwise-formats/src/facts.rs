@@ -135,14 +135,7 @@ fn epsilon(format: Format) -> Option<Exact> {
 /// Half a unit above the largest value; that tie is beyond it only if the largest code is odd.
 fn first_overflow(format: Format, max: &Bound) -> Option<(Exact, bool)> {
     let largest = max.value.rational()?;
-    let ulp = explain::describe(
-        format,
-        &max.value,
-        codec::Rules::IEEE,
-        codec::Encoded { code: max.code, flags: codec::Flags::default() },
-    )
-    .ulp?;
-    let half_above = largest.minus(&ulp.scaled(-1).negated());
+    let half_above = largest.minus(&explain::ulp(format, max.code)?.scaled(-1).negated());
     Some((Exact::Finite(half_above), max.code % 2 == 1))
 }
 

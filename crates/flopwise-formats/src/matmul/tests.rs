@@ -16,7 +16,7 @@ fn blocks(name: &str, rule: ScaleRule) -> Storage {
     Storage::Blocks { format: block::parse(name).unwrap(), rule }
 }
 
-fn fused(format: Format) -> Accumulation {
+pub(super) fn fused(format: Format) -> Accumulation {
     Accumulation {
         format,
         order: Order::Sequential,

@@ -180,18 +180,9 @@ impl Sum {
 #[cfg(test)]
 mod tests {
     use super::super::accumulate::Chunk;
+    use super::super::tests::fused;
     use super::*;
     use crate::format::Format;
-
-    fn sequential(format: Format) -> Accumulation {
-        Accumulation {
-            format,
-            order: Order::Sequential,
-            rounding: SumRounding::Nearest,
-            products: Products::Exact,
-            chunk: None,
-        }
-    }
 
     #[track_caller]
     fn near(found: Option<f64>, expected: f64) {
@@ -204,7 +195,7 @@ mod tests {
     /// By hand: u = 2^-24, k = 4096.
     #[test]
     fn running_sums_in_binary32() {
-        let factors = factors(&sequential(Format::FP32), 4096, NORMAL);
+        let factors = factors(&fused(Format::FP32), 4096, NORMAL);
         near(factors.certain, 4096.0 / 16_777_216.0 / (1.0 - 4096.0 / 16_777_216.0));
         // L = sqrt(2 ln(8192 / 0.01)) = 5.2175, sqrt(k) = 64.
         near(factors.probable, 5.2175 * 64.0 / 16_777_216.0);
@@ -219,11 +210,11 @@ mod tests {
             let found = [found.certain, found.probable, found.expected].map(|f| f.is_some());
             assert_eq!(found, has, "{accumulation:?}");
         };
-        let bf16 = sequential(Format::BF16);
+        let bf16 = fused(Format::BF16);
         check(bf16, [false, true, true]);
-        check(sequential(Format::FP16), [false, true, true]);
+        check(fused(Format::FP16), [false, true, true]);
         let rounding = SumRounding::TowardZero;
-        check(Accumulation { rounding, ..sequential(Format::FP32) }, [true, false, false]);
+        check(Accumulation { rounding, ..fused(Format::FP32) }, [true, false, false]);
         check(Accumulation { order: Order::Kahan, ..bf16 }, [true, false, true]);
         let chunk = Some(Chunk { length: 32, format: Format::FP32 });
         check(Accumulation { chunk, ..bf16 }, [true, true, true]);
@@ -232,10 +223,10 @@ mod tests {
     #[test]
     fn pairwise_and_chunks_by_hand() {
         let u = 2f64.powi(-11);
-        let pairwise = Accumulation { order: Order::Pairwise, ..sequential(Format::FP16) };
+        let pairwise = Accumulation { order: Order::Pairwise, ..fused(Format::FP16) };
         near(factors(&pairwise, 4096, NORMAL).certain, 13.0 * u / (1.0 - 13.0 * u));
         let chunk = Some(Chunk { length: 32, format: Format::FP32 });
-        let chunked = Accumulation { chunk, ..sequential(Format::FP16) };
+        let chunked = Accumulation { chunk, ..fused(Format::FP16) };
         let (inner, outer) = (32.0 * u / (1.0 - 32.0 * u), 128.0 * 2f64.powi(-24));
         near(factors(&chunked, 4096, NORMAL).certain, inner + outer + inner * outer);
         // 128 chunks of 32 * 33 / 2 partial sums.

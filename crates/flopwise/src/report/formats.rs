@@ -298,8 +298,7 @@ fn steps(format: Format, float: Float) -> Vec<(String, String, u128)> {
         let first = field << float.significand_bits;
         let value = codec::decode(format, first)?;
         let end = (first + per_binade).min(float.max_finite_code() + 1);
-        let encoded = codec::Encoded { code: first, flags: codec::Flags::default() };
-        let ulp = explain::describe(format, &value, codec::Rules::IEEE, encoded).ulp?;
+        let ulp = explain::ulp(format, first)?;
         Some((short(&value), ulp.to_scientific(4), end - first))
     });
     told.collect()
