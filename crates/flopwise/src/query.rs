@@ -15,7 +15,7 @@ use crate::arch;
 use crate::cost::{self, BoundWork, Counts, Work};
 use crate::error::Error;
 use crate::estimate::{self, Bound, Estimate, Setup};
-use crate::graph::{Attention, Bindings, Dim, Graph, Kind, Mask, Op, Symbol};
+use crate::graph::{Bindings, Dim, Graph, Kind, Mask, Node, Op, Symbol};
 use crate::import;
 use crate::machine::Profile;
 use crate::note::Note;
@@ -24,6 +24,7 @@ use crate::report::{
     Report, Unknown, group,
 };
 use crate::units::{FlopsPerSec, Seconds};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
@@ -147,7 +148,7 @@ fn opened(query: &CountQuery) -> Result<Graph, Error> {
     if query.attention == AttentionCount::Full {
         for node in &mut graph.nodes {
             if let Op::Attention(attention) = &mut node.op
-                && attention.mask == Mask::Causal
+                && attention.mask != Mask::Tensor
             {
                 attention.mask = Mask::Full;
             }
@@ -191,6 +192,11 @@ struct Counting {
 impl Counting {
     fn new(graph: &Graph, query: &CountQuery) -> Result<Counting, Error> {
         let given = Bindings::resolve(graph, &query.bindings)?;
+        let mut chosen = Cow::Borrowed(graph);
+        if !graph.choices.is_empty() {
+            cost::take_costliest(chosen.to_mut(), &given);
+        }
+        let graph = &*chosen;
         let work = cost::work(graph);
         let assumed = assumed_bindings(graph, &given);
         let mut all = given.clone();
@@ -239,7 +245,16 @@ fn assumed_bindings(graph: &Graph, given: &Bindings) -> BTreeMap<String, i128> {
         let value = usual(symbol)?.max(symbol.min).min(symbol.max.unwrap_or(i128::MAX));
         Some((symbol.name.clone(), value))
     });
-    assumed.collect()
+    let mut assumed: BTreeMap<String, i128> = assumed.collect();
+    // What only the data decide is taken at its most, once the sizes that bound it have values.
+    for symbol in graph.symbols.iter().filter(|symbol| !given.0.contains_key(&symbol.name)) {
+        let value = |name: &str| given.0.get(name).or(assumed.get(name)).copied();
+        let most = symbol.at_most.as_ref().and_then(|most| most.evaluate(&value).ok());
+        if let Some(most) = most {
+            assumed.entry(symbol.name.clone()).or_insert(most);
+        }
+    }
+    assumed
 }
 
 /// The totals in symbols. Where only some symbols are bound their values are put in; with all
@@ -261,18 +276,18 @@ fn formula(graph: &Graph, work: &Work, given: &Bindings) -> Formula {
 
 fn notes(graph: &Graph) -> Vec<Note> {
     let mut notes = graph.notes.clone();
-    let n_with = |mask| {
-        let attention = Op::Attention(Attention { mask });
-        graph.nodes.iter().filter(|node| node.op == attention).count()
+    let n_with = |name: &str| {
+        let is_such = |node: &&Node| matches!(&node.op, Op::Attention(attention) if attention.mask.name() == name);
+        graph.nodes.iter().filter(is_such).count()
     };
-    let n_masked = n_with(Mask::Tensor);
+    let n_masked = n_with(Mask::Tensor.name());
     if 0 < n_masked {
         notes.push(Note::new(format!(
             "{n_masked} attentions take their mask as a tensor, known only at run time; they are \
              counted as if every query saw every key"
         )));
     }
-    let n_causal = n_with(Mask::Causal);
+    let n_causal = n_with(Mask::causal().name());
     if 0 < n_causal {
         notes.push(Note::new(format!(
             "{n_causal} attentions are causal: a sequence of s has s(s+1)/2 pairs, where tools \

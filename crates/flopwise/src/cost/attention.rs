@@ -1,11 +1,13 @@
 //! Scaled dot-product attention: pairs of a query and a key it sees, times the head sizes.
+//!
+//! Not here: how many pairs a mask lets through (see [`Mask::twice_pairs`]).
 
 use super::{Arithmetic, Operands};
-use crate::graph::{Attention, Dim, Mask};
+use crate::graph::{Attention, Dim, Mask, Shape, TensorType};
 
 /// MACs = heads * pairs * (d_qk + d_v), with the query's heads also under GQA; the mask is exact.
 /// Per score one multiply (scale), one add under a mask tensor, and a softmax.
-pub(super) fn attention(op: Attention, operands: &Operands) -> Result<Arithmetic, String> {
+pub(super) fn attention(op: &Attention, operands: &Operands) -> Result<Arithmetic, String> {
     let Parts { heads, twice_pairs, head_sizes } = parts(op, operands)?;
     let two = Dim::from(2);
     // The half of the triangle is taken last, where it divides evenly.
@@ -19,7 +21,7 @@ pub(super) fn attention(op: Attention, operands: &Operands) -> Result<Arithmetic
 
 /// What the MACs are a product of.
 pub(super) fn factors(
-    op: Attention,
+    op: &Attention,
     operands: &Operands,
 ) -> Result<[(&'static str, Dim); 3], String> {
     let Parts { heads, twice_pairs, head_sizes } = parts(op, operands)?;
@@ -31,13 +33,27 @@ pub(super) fn factors(
     ])
 }
 
+/// Bytes of keys and values read from the KV cache.
+pub(super) fn cached_bytes(op: &Attention, operands: &Operands) -> Result<Dim, String> {
+    let mut bytes = Dim::ZERO;
+    for operand_idx in [1, 2] {
+        let operand = operands.input(operand_idx)?;
+        let mut lengths = operand.shape.0.clone();
+        let length_axis = lengths.len().checked_sub(2).ok_or("an attention of fewer axes")?;
+        lengths[length_axis] = op.cached.clone();
+        let cached = TensorType { shape: Shape(lengths), format: operand.format };
+        bytes = &bytes + &super::bytes_of(&cached);
+    }
+    Ok(bytes)
+}
+
 struct Parts {
     heads: Dim,
     twice_pairs: Dim,
     head_sizes: Dim,
 }
 
-fn parts(op: Attention, operands: &Operands) -> Result<Parts, String> {
+fn parts(op: &Attention, operands: &Operands) -> Result<Parts, String> {
     let query = &operands.input(0)?.shape.0;
     let key = &operands.input(1)?.shape.0;
     let value = &operands.input(2)?.shape.0;
@@ -46,18 +62,6 @@ fn parts(op: Attention, operands: &Operands) -> Result<Parts, String> {
     else {
         return Err("an attention of fewer than two axes".to_owned());
     };
-    let twice_pairs = match op.mask {
-        Mask::Full | Mask::Tensor => &(queries * keys) * &Dim::from(2),
-        Mask::Causal => twice_causal_pairs(queries, keys),
-    };
+    let twice_pairs = op.mask.twice_pairs(queries, &(keys + &op.cached));
     Ok(Parts { heads: Dim::product(heads), twice_pairs, head_sizes: d_qk + d_v })
-}
-
-/// Query i (from 0) sees keys 0..=i: the sum of min(i + 1, keys), doubled. With m the smaller of
-/// both lengths that is m (m + 1) + 2 (queries - m) keys.
-fn twice_causal_pairs(queries: &Dim, keys: &Dim) -> Dim {
-    let m = queries.minimum(keys);
-    let triangle = &m * &(&m + &Dim::ONE);
-    let below = &(&(queries - &m) * keys) * &Dim::from(2i64);
-    &triangle + &below
 }

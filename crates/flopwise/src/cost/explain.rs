@@ -2,7 +2,9 @@
 //!
 //! Not here: the counting itself. A test multiplies every derivation out against it.
 
-use super::{Cost, Count, NodeWork, Operands, attention, convolution, matmul, node_operands};
+use super::{
+    Cost, Count, NodeWork, Operands, attention, convolution, matmul, node_operands, recurrent,
+};
 use crate::graph::{Dim, Direction, Graph, Op};
 
 /// One quantity of one node.
@@ -91,9 +93,12 @@ fn macs_factors(
         return (vec![(words, positions), ("weights each meets", weights_each)], source);
     }
     if let Op::Attention(op) = op
-        && let Ok(factors) = attention::factors(*op, operands)
+        && let Ok(factors) = attention::factors(op, operands)
     {
         return (factors.to_vec(), "QK^T takes d_qk per pair, PV takes d_v");
+    }
+    if let Op::Recurrent(op) = op {
+        return (recurrent::factors(op), "each gate multiplies the input and the state");
     }
     let whole = vec![("combinations of the labels", macs.0.clone())];
     (whole, "pairwise contraction from left to right")

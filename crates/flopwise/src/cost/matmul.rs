@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 
 pub(super) fn matmul(op: MatMul, operands: &Operands) -> Result<Arithmetic, String> {
     let outputs = operands.output_elements()?;
-    let other = if operands.inputs.len() == 3 { outputs.clone() } else { Dim::ZERO };
+    let has_addend = 2 + op.scales < operands.inputs.len();
+    let other = if has_addend { outputs.clone() } else { Dim::ZERO };
     Ok(Arithmetic { macs: &outputs * &inner_size(op, operands)?, other, transcendental: Dim::ZERO })
 }
 

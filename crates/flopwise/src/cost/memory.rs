@@ -3,7 +3,7 @@
 use super::bytes_of;
 use super::totals::count;
 use crate::error::Error;
-use crate::graph::{Bindings, Graph, NodeId, TensorId};
+use crate::graph::{Bindings, Dim, Graph, NodeId, Role, Tensor, TensorId};
 use crate::units::Bytes;
 
 /// Memory of one forward pass.
@@ -34,9 +34,9 @@ pub fn memory(graph: &Graph, bindings: &Bindings) -> Result<Memory, Error> {
     for id in graph.inputs.iter().chain(&graph.outputs) {
         last_use[owner[id.0].0] = never;
     }
-    let size = |id: TensorId| match &graph.tensor(id).tensor_type {
-        Some(known) => count(&bytes_of(known), bindings),
-        None => Ok(0),
+    let size = |id: TensorId| match graph.tensor(id) {
+        Tensor { role: Role::Internal, .. } | Tensor { tensor_type: None, .. } => Ok(0),
+        Tensor { tensor_type: Some(known), .. } => count(&bytes_of(known), bindings),
     };
     let mut live: u128 = 0;
     for id in &graph.inputs {
@@ -46,7 +46,7 @@ pub fn memory(graph: &Graph, bindings: &Bindings) -> Result<Memory, Error> {
     let (mut peak, mut peak_node) = (live, None);
     for (node_idx, node) in graph.nodes.iter().enumerate() {
         for id in &node.outputs {
-            if owner[id.0] != *id {
+            if owner[id.0] != *id || node.repeat == Dim::ZERO {
                 continue;
             }
             let bytes = size(*id)?;

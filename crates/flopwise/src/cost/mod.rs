@@ -8,17 +8,21 @@
 //! Not here: machines and time (see [`crate::estimate`]).
 
 mod attention;
+mod choice;
 mod convolution;
 mod explain;
+mod fourier;
 mod matmul;
 mod memory;
 mod movement;
 mod normalization;
+mod recurrent;
 mod reduction;
 #[cfg(test)]
 mod tests;
 mod totals;
 
+pub use choice::take_costliest;
 pub use explain::{Derivation, derive};
 pub use memory::{Memory, memory};
 pub use totals::{BoundWork, Counts, Stored};
@@ -93,7 +97,7 @@ impl Work {
 /// let mut builder = Builder::new("linear");
 /// let x = builder.tensor("x", fp32(&[8, 512]), Role::Input)?;
 /// let w = builder.tensor("w", fp32(&[1000, 512]), Role::Parameter)?;
-/// let linear = Op::MatMul(MatMul { a: Orientation::Plain, b: Orientation::Transposed });
+/// let linear = Op::MatMul(MatMul::new(Orientation::Plain, Orientation::Transposed));
 /// let y = builder.apply("fc", linear, &[x, w])?;
 /// let work = flopwise::cost::work(&builder.finish(vec![x], y));
 /// assert_eq!(work.total.macs.0.to_string(), "4096000");
@@ -211,18 +215,22 @@ impl Operands<'_> {
 }
 
 fn node_cost(graph: &Graph, node: &Node) -> Result<Cost, String> {
+    if node.repeat == Dim::ZERO {
+        return Ok(Cost::default());
+    }
     if let Op::Opaque { reason, .. } = &node.op {
         return Err(reason.clone());
     }
     let operands = node_operands(graph, node)?;
     let arithmetic = arithmetic(&node.op, &operands)?;
     let (bytes_read, bytes_written) = movement::traffic(graph, node, &operands)?;
+    let runs = |once: Dim| Count(&once * &node.repeat);
     let cost = Cost {
-        macs: Count(arithmetic.macs),
-        other_ops: Count(arithmetic.other),
-        transcendental_ops: Count(arithmetic.transcendental),
-        bytes_read: Count(bytes_read),
-        bytes_written: Count(bytes_written),
+        macs: runs(arithmetic.macs),
+        other_ops: runs(arithmetic.other),
+        transcendental_ops: runs(arithmetic.transcendental),
+        bytes_read: runs(bytes_read),
+        bytes_written: runs(bytes_written),
     };
     let counts = [&cost.macs, &cost.other_ops, &cost.bytes_read, &cost.bytes_written];
     match counts.iter().any(|count| count.0.is_overflow()) {
@@ -246,7 +254,9 @@ fn arithmetic(op: &Op, operands: &Operands) -> Result<Arithmetic, String> {
         Op::MatMul(op) => matmul::matmul(*op, operands),
         Op::Einsum(op) => matmul::einsum(op, operands),
         Op::Convolution(op) => convolution::convolution(op, operands),
-        Op::Attention(op) => attention::attention(*op, operands),
+        Op::Attention(op) => attention::attention(op, operands),
+        Op::Recurrent(op) => Ok(recurrent::recurrent(op)),
+        Op::Fourier { length, transforms, .. } => fourier::fourier(length, transforms),
         Op::Normalization(op) => normalization::normalization(*op, operands),
         Op::Softmax { .. } => {
             // max, subtract, add; exp, divide
@@ -256,6 +266,12 @@ fn arithmetic(op: &Op, operands: &Operands) -> Result<Arithmetic, String> {
             let operations = function.operations_per_element();
             Ok(Arithmetic::per_element(&operands.output_elements()?, operations))
         }
+        Op::Quantize(_) => {
+            // round, add the zero point, clamp to both ends; divide by the scale
+            Ok(Arithmetic::per_element(&operands.output_elements()?, (4, 1)))
+        }
+        // subtract the zero point, multiply by the scale
+        Op::Dequantize(_) => Ok(Arithmetic::per_element(&operands.output_elements()?, (2, 0))),
         Op::Reduce(op) => reduction::reduce(op, operands),
         Op::Cumulative { .. } | Op::TopK { .. } => {
             // At least one add or compare per element; how many more is the kernel's choice.
@@ -267,6 +283,8 @@ fn arithmetic(op: &Op, operands: &Operands) -> Result<Arithmetic, String> {
         | Op::Cast(_)
         | Op::Reshape { .. }
         | Op::Identity
+        | Op::Either
+        | Op::Bitcast { .. }
         | Op::Transpose { .. }
         | Op::Expand { .. }
         | Op::Restride { .. }

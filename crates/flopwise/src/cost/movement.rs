@@ -1,7 +1,7 @@
 //! Bytes read and written by each node, each operand once.
 
-use super::{Operands, bytes_of};
-use crate::graph::{Dim, Graph, Node, Op, TensorId};
+use super::{Operands, attention};
+use crate::graph::{Dim, Graph, Node, Op, Role, TensorId};
 
 /// (bytes read, bytes written).
 pub(super) fn traffic(
@@ -12,8 +12,14 @@ pub(super) fn traffic(
     if node.op.is_view() {
         return Ok((Dim::ZERO, Dim::ZERO));
     }
-    let written: Dim = operands.outputs.iter().map(|output| bytes_of(output)).sum();
-    let indices = || operands.inputs.iter().skip(1).map(|input| bytes_of(input)).sum::<Dim>();
+    let bytes = |id: &TensorId| match graph.tensor(*id).role {
+        Role::Internal => Dim::ZERO,
+        Role::Input | Role::Parameter | Role::Buffer | Role::Activation => {
+            super::tensor_bytes(graph, *id)
+        }
+    };
+    let written: Dim = node.outputs.iter().map(bytes).sum();
+    let indices = || node.inputs.iter().skip(1).map(bytes).sum::<Dim>();
     let read = match &node.op {
         // Only the rows or elements that are asked for are touched.
         Op::Embedding
@@ -22,12 +28,18 @@ pub(super) fn traffic(
         | Op::GatherNd { .. }
         | Op::Index { .. } => &written + &indices(),
         Op::Slice { .. } => written.clone(),
+        Op::Attention(op) => &inputs_once(node, bytes) + &attention::cached_bytes(op, operands)?,
         Op::Fill { .. } => Dim::ZERO,
         Op::MatMul(_)
         | Op::Einsum(_)
         | Op::Convolution(_)
-        | Op::Attention(_)
         | Op::Normalization(_)
+        | Op::Recurrent(_)
+        | Op::Quantize(_)
+        | Op::Dequantize(_)
+        | Op::Fourier { .. }
+        | Op::Either
+        | Op::Bitcast { .. }
         | Op::Softmax { .. }
         | Op::Elementwise(_)
         | Op::Cast(_)
@@ -48,15 +60,15 @@ pub(super) fn traffic(
         | Op::Scatter
         | Op::Resize { .. }
         | Op::TopK { .. }
-        | Op::Opaque { .. } => every_input_once(graph, node),
+        | Op::Opaque { .. } => inputs_once(node, bytes),
     };
     Ok((read, written))
 }
 
 /// x * x reads x once.
-fn every_input_once(graph: &Graph, node: &Node) -> Dim {
+fn inputs_once(node: &Node, bytes: impl Fn(&TensorId) -> Dim) -> Dim {
     let mut ids: Vec<TensorId> = node.inputs.clone();
     ids.sort_unstable();
     ids.dedup();
-    ids.into_iter().map(|id| super::tensor_bytes(graph, id)).sum()
+    ids.iter().map(bytes).sum()
 }

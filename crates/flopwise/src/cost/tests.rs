@@ -46,11 +46,11 @@ fn convolution(groups: i64, direction: Direction) -> Op {
 
 #[test]
 fn products() {
-    let linear = Op::MatMul(MatMul { a: Orientation::Plain, b: Orientation::Transposed });
+    let linear = Op::MatMul(MatMul::new(Orientation::Plain, Orientation::Transposed));
     // 2x3 outputs, inner size 4: 24 MACs; a bias is one add per output.
     check(linear.clone(), &[&[2, 4], &[3, 4]], [24, 0, 0, 4 * (8 + 12), 4 * 6]);
     check(linear, &[&[2, 4], &[3, 4], &[3]], [24, 6, 0, 4 * (8 + 12 + 3), 4 * 6]);
-    let batched = Op::MatMul(MatMul { a: Orientation::Plain, b: Orientation::Plain });
+    let batched = Op::MatMul(MatMul::new(Orientation::Plain, Orientation::Plain));
     check(batched, &[&[5, 2, 4], &[5, 4, 3]], [120, 0, 0, 4 * (40 + 60), 4 * 30]);
     let einsum = |equation, ranks: &[usize]| Op::Einsum(Einsum::parse(equation, ranks).unwrap());
     check(einsum("ij,jk->ik", &[2, 2]), &[&[2, 4], &[4, 3]], [24, 0, 0, 80, 24]);
@@ -77,16 +77,16 @@ fn convolutions() {
 #[test]
 fn attention_masks_are_exact() {
     let shapes: [&[i64]; 3] = [&[1, 2, 5, 8], &[1, 2, 5, 8], &[1, 2, 5, 8]];
-    let attention = |mask| Op::Attention(Attention { mask });
+    let attention = |mask| Op::Attention(Attention::new(mask));
     // 2 heads, 25 pairs, 8 + 8: 800 MACs; scale and softmax 4 per score, 2 transcendental.
     check(attention(Mask::Full), &shapes, [800, 200, 100, 960, 320]);
     // Causal: 5 * 6 / 2 = 15 pairs.
-    check(attention(Mask::Causal), &shapes, [480, 120, 60, 960, 320]);
+    check(attention(Mask::causal()), &shapes, [480, 120, 60, 960, 320]);
     // More queries than keys: 1 + 2 + 2 + 2 + 2 = 9 pairs; fewer: 1 + 2 = 3.
     let tall: [&[i64]; 3] = [&[1, 1, 5, 8], &[1, 1, 2, 8], &[1, 1, 2, 8]];
-    check(attention(Mask::Causal), &tall, [144, 36, 18, 288, 160]);
+    check(attention(Mask::causal()), &tall, [144, 36, 18, 288, 160]);
     let wide: [&[i64]; 3] = [&[1, 1, 2, 8], &[1, 1, 5, 8], &[1, 1, 5, 8]];
-    check(attention(Mask::Causal), &wide, [48, 12, 6, 384, 64]);
+    check(attention(Mask::causal()), &wide, [48, 12, 6, 384, 64]);
     // GQA: four query heads on one key head count four times, its bytes once.
     let grouped: [&[i64]; 3] = [&[1, 4, 5, 8], &[1, 1, 5, 8], &[1, 1, 5, 8]];
     check(attention(Mask::Full), &grouped, [1600, 400, 200, 960, 640]);
@@ -142,7 +142,7 @@ fn a_weight_read_twice_is_one_parameter() {
         |lengths: &[i64]| Some(TensorType { shape: Shape::of(lengths), format: Format::FP32 });
     let x = builder.tensor("x", fp32(&[2, 4]), Role::Input).unwrap();
     let w = builder.tensor("w", fp32(&[4, 4]), Role::Parameter).unwrap();
-    let linear = Op::MatMul(MatMul { a: Orientation::Plain, b: Orientation::Plain });
+    let linear = Op::MatMul(MatMul::new(Orientation::Plain, Orientation::Plain));
     let once = builder.apply("once", linear.clone(), &[x, w]).unwrap();
     let twice = builder.apply("twice", linear, &[once[0], w]).unwrap();
     let graph = builder.finish(vec![x], twice);

@@ -58,7 +58,7 @@ fn network(m: i64, k: i64, n: i64) -> (Graph, cost::BoundWork) {
     let x = builder.tensor("x", fp32(&[m, k]), Role::Input).unwrap();
     let w = builder.tensor("w", fp32(&[k, n]), Role::Parameter).unwrap();
     let plain = Orientation::Plain;
-    let y = builder.apply("product", Op::MatMul(MatMul { a: plain, b: plain }), &[x, w]).unwrap();
+    let y = builder.apply("product", Op::MatMul(MatMul::new(plain, plain)), &[x, w]).unwrap();
     let z = builder.apply("relu", Op::Elementwise(Function::Relu), &y).unwrap();
     let graph = builder.finish(vec![x], z);
     let work = cost::work(&graph).bind(&graph, &Bindings::default()).unwrap();

@@ -4,9 +4,12 @@ use super::dim::Dim;
 use super::op::Op;
 use super::shape::{self, ShapeError};
 use super::symbol::{Constraint, Symbol};
-use super::tensor::{Graph, Node, NodeId, Role, Shape, SourceLine, Tensor, TensorId, TensorType};
+use super::tensor::{
+    Choice, Graph, Node, NodeId, Role, Shape, SourceLine, Tensor, TensorId, TensorType,
+};
 use crate::note::Note;
-use std::collections::{BTreeSet, HashSet};
+use flopwise_formats::Format;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 /// No axis is longer: larger numbers in files are damage or attack, and products of a few such
@@ -72,6 +75,11 @@ pub struct NewNode {
     pub module: Option<Arc<str>>,
     /// Source line.
     pub line: Option<SourceLine>,
+    /// How often it runs in one pass.
+    pub repeat: Dim,
+    /// The format of the first result, where it is not the one that the operator's rule gives
+    /// (an integer product with a wider sum).
+    pub format: Option<Format>,
 }
 
 /// Puts a [`Graph`] together.
@@ -106,6 +114,8 @@ impl Builder {
             outputs: Vec::new(),
             symbols: Vec::new(),
             constraints: Vec::new(),
+            choices: Vec::new(),
+            modules: BTreeMap::new(),
             notes: Vec::new(),
         };
         Builder { graph, constraints_seen: HashSet::new(), disagreements: Vec::new() }
@@ -145,6 +155,21 @@ impl Builder {
         self.graph.tensors[id.0].role = role;
     }
 
+    /// Says that results of a node are used up inside one operator of the file and never reach
+    /// memory ([`Role::Internal`]); a view of something in memory stays in memory.
+    pub fn hide(&mut self, ids: &[TensorId]) {
+        for id in ids {
+            let producer = self.get(*id).producer.map(|node| &self.graph.nodes[node.0]);
+            let is_in_memory = producer.is_none_or(|node| {
+                let source = node.inputs.first().filter(|_| node.op.is_view());
+                source.is_some_and(|source| self.get(*source).role != Role::Internal)
+            });
+            if !is_in_memory {
+                self.set_role(*id, Role::Internal);
+            }
+        }
+    }
+
     /// Adds a note.
     pub fn note(&mut self, text: impl Into<String>) {
         self.graph.notes.push(Note::new(text));
@@ -161,6 +186,22 @@ impl Builder {
         if is_room && self.constraints_seen.insert(constraint.clone()) {
             self.graph.constraints.push(constraint);
         }
+    }
+
+    /// How many nodes there are so far: where the next one will stand.
+    #[must_use]
+    pub fn n_nodes(&self) -> usize {
+        self.graph.nodes.len()
+    }
+
+    /// Adds branches of which one runs; the nodes of each have been inserted one after the other.
+    pub fn choice(&mut self, choice: Choice) {
+        self.graph.choices.push(choice);
+    }
+
+    /// Says of which class a module is.
+    pub fn module(&mut self, path: Arc<str>, class: Arc<str>) {
+        self.graph.modules.insert(path, class);
     }
 
     /// Inserts `op` over `inputs` under `name`; its one or more outputs are named after it.
@@ -181,6 +222,8 @@ impl Builder {
             outputs: vec![(name.to_owned(), None)],
             module: None,
             line: None,
+            repeat: Dim::ONE,
+            format: None,
         })
     }
 
@@ -194,7 +237,12 @@ impl Builder {
             return Err(BuildError::TooManyNodes);
         }
         let ruled = new.op.and_then(|op| match self.infer(&op, &new.inputs, &new.name) {
-            Ok(types) => Ok((op, types)),
+            Ok(mut types) => {
+                if let (Some(format), Some(first)) = (new.format, types.first_mut()) {
+                    first.format = format;
+                }
+                Ok((op, types))
+            }
             Err(ShapeError(reason)) => Err(reason),
         });
         let (op, ruled) = ruled.unwrap_or_else(|reason| {
@@ -216,6 +264,7 @@ impl Builder {
             operator: new.operator,
             module: new.module,
             line: new.line,
+            repeat: new.repeat,
         });
         Ok(outputs)
     }
@@ -294,6 +343,9 @@ impl Builder {
             let lengths = tensor.tensor_type.iter().flat_map(|found| &found.shape.0);
             used.extend(lengths.flat_map(Dim::symbols));
         }
+        used.extend(self.graph.nodes.iter().flat_map(|node| node.repeat.symbols()));
+        let bounds: Vec<_> = self.graph.symbols.iter().filter_map(|s| s.at_most.clone()).collect();
+        used.extend(bounds.iter().flat_map(Dim::symbols));
         self.graph.symbols.retain(|symbol| used.contains(symbol.name.as_str()));
         let mut known: BTreeSet<String> =
             self.graph.symbols.iter().map(|symbol| symbol.name.clone()).collect();
@@ -304,6 +356,7 @@ impl Builder {
                     aliases: Vec::new(),
                     min: 0,
                     max: None,
+                    at_most: None,
                     place: "computed at run time".to_owned(),
                 });
             }

@@ -7,6 +7,7 @@ mod build;
 mod dim;
 #[cfg(test)]
 mod dim_tests;
+mod mask;
 mod op;
 mod shape;
 #[cfg(test)]
@@ -16,11 +17,14 @@ mod tensor;
 
 pub use build::{BuildError, Builder, MAX_DIM, NewNode};
 pub use dim::{Dim, DimError};
+pub use mask::{Attention, Band, Mask};
 pub use op::{
-    Attention, Convolution, Direction, Einsum, Function, Interpolation, Keep, Kind, Mask, MatMul,
-    Normalization, Op, Orientation, Padding, Pool, PoolFunction, Range, Reduce, Reduction,
-    Rounding, Storage, Window,
+    Cell, Convolution, Direction, Einsum, Function, Interpolation, Keep, Kind, MatMul,
+    Normalization, Op, Orientation, Padding, Pool, PoolFunction, Range, Recurrent, Reduce,
+    Reduction, Rounding, Storage, Window,
 };
 pub use shape::{ShapeError, axis_of, infer};
 pub use symbol::{BindError, Bindings, Constraint, Relation, Symbol};
-pub use tensor::{Graph, Node, NodeId, Role, Shape, SourceLine, Tensor, TensorId, TensorType};
+pub use tensor::{
+    Choice, Graph, Node, NodeId, Role, Shape, SourceLine, Tensor, TensorId, TensorType,
+};

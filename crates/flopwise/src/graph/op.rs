@@ -5,6 +5,7 @@
 //! Not here: what an operator costs, and the names other systems give to it.
 
 use super::dim::Dim;
+use super::mask::Attention;
 use super::tensor::Shape;
 use flopwise_formats::Format;
 
@@ -12,7 +13,7 @@ use flopwise_formats::Format;
 /// absent.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
-    /// `a, b, [addend]`: matrix product over the last two axes, leading axes broadcast.
+    /// `a, b, [addend], scales..`: matrix product over the last two axes, leading axes broadcast.
     MatMul(MatMul),
     /// One input per term of the equation.
     Einsum(Einsum),
@@ -31,8 +32,37 @@ pub enum Op {
     },
     /// `inputs..`, broadcast together.
     Elementwise(Function),
+    /// `x [time, batch, input], weights..`: LSTM, GRU or plain recurrent network; one layer.
+    Recurrent(Recurrent),
     /// `input`: another number format.
     Cast(Format),
+    /// `input, scale, [zero point]`: divided by its scale, rounded and clamped to a format. Scales
+    /// may be one for all, one per axis or one per block.
+    Quantize(Format),
+    /// `input, scale, [zero point]`: back from that format.
+    Dequantize(Format),
+    /// `input`: the same bytes seen as another shape of another format (unpacking of 4-bit
+    /// weights, `view(dtype)`); no byte moves.
+    Bitcast {
+        /// The shape seen.
+        shape: Shape,
+        /// The format seen.
+        format: Format,
+    },
+    /// `input, [window]`: discrete Fourier transforms.
+    Fourier {
+        /// Elements of one transform.
+        length: Dim,
+        /// How many transforms.
+        transforms: Dim,
+        /// The result's shape.
+        shape: Shape,
+        /// The result's format.
+        format: Format,
+    },
+    /// `first, second, ..`: the results of the branches of a choice made at run time
+    /// ([`Choice`](super::Choice)); the result is one of them, no byte moves.
+    Either,
     /// `input`.
     Reduce(Reduce),
     /// `input`: running sum or product along an axis.
@@ -163,6 +193,62 @@ pub struct MatMul {
     pub a: Orientation,
     /// How the last two axes of `b` lie; `Transposed` is PyTorch's linear weight `[out, in]`.
     pub b: Orientation,
+    /// How many of the last inputs are scales and zero points of quantised operands: read, but
+    /// neither multiplied nor added as matrices.
+    pub scales: usize,
+}
+
+impl MatMul {
+    /// A product without scales.
+    #[must_use]
+    pub fn new(a: Orientation, b: Orientation) -> MatMul {
+        MatMul { a, b, scales: 0 }
+    }
+}
+
+/// See [`Op::Recurrent`]. One layer; stacked layers are one node each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recurrent {
+    /// What is computed at each step.
+    pub cell: Cell,
+    /// Steps in time.
+    pub steps: Dim,
+    /// Sequences.
+    pub batch: Dim,
+    /// Elements of each input.
+    pub input: Dim,
+    /// Elements of the hidden state.
+    pub hidden: Dim,
+    /// Elements that the hidden state is projected to before it is handed on (LSTM with
+    /// `proj_size`).
+    pub projection: Option<Dim>,
+    /// 1, or 2 for both directions.
+    pub directions: i64,
+    /// Shapes of the results.
+    pub outputs: Vec<Shape>,
+}
+
+/// The cell of a recurrent network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cell {
+    /// Four gates (Hochreiter and Schmidhuber 1997, with forget gate).
+    Lstm,
+    /// Three gates (arXiv 1406.1078).
+    Gru,
+    /// One.
+    Plain,
+}
+
+impl Cell {
+    /// Matrix products per step, of the input and of the state each.
+    #[must_use]
+    pub fn gates(self) -> i64 {
+        match self {
+            Cell::Lstm => 4,
+            Cell::Gru => 3,
+            Cell::Plain => 1,
+        }
+    }
 }
 
 /// How a matrix lies in memory with respect to the product.
@@ -280,24 +366,6 @@ pub enum Padding {
     },
     /// As many as make the output `ceil(input / stride)` long.
     Same,
-}
-
-/// See [`Op::Attention`]. Key and value may have fewer heads than the query (GQA).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Attention {
-    /// Which keys each query sees.
-    pub mask: Mask,
-}
-
-/// Which keys each query of an attention sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mask {
-    /// All of them.
-    Full,
-    /// Query `i` sees keys `0..=i`.
-    Causal,
-    /// A tensor decides at run time; counted as if all were seen.
-    Tensor,
 }
 
 /// See [`Op::Normalization`].
@@ -544,6 +612,8 @@ functions! {
 pub enum Kind {
     /// Matrix products of any rank.
     MatMul,
+    /// Recurrent networks.
+    Recurrent,
     /// Convolutions.
     Convolution,
     /// Scaled dot-product attention.
@@ -562,6 +632,8 @@ pub enum Kind {
     Reduction,
     /// Pooling and resampling.
     Pooling,
+    /// Fourier transforms.
+    Fourier,
     /// Bytes move, nothing is computed.
     Movement,
     /// Not counted.
@@ -574,6 +646,7 @@ impl Kind {
     pub fn name(self) -> &'static str {
         match self {
             Kind::MatMul => "matmul",
+            Kind::Recurrent => "recurrent",
             Kind::Convolution => "convolution",
             Kind::Attention => "attention",
             Kind::Embedding => "embedding",
@@ -583,6 +656,7 @@ impl Kind {
             Kind::Elementwise => "elementwise",
             Kind::Reduction => "reduction",
             Kind::Pooling => "pooling",
+            Kind::Fourier => "fourier",
             Kind::Movement => "data movement",
             Kind::Opaque => "not counted",
         }
@@ -601,11 +675,15 @@ impl Op {
             Op::Normalization(_) => Kind::Normalization,
             Op::Softmax { .. } => Kind::Softmax,
             Op::Elementwise(function) => function.kind(),
-            Op::Cast(_) => Kind::Elementwise,
+            Op::Recurrent(_) => Kind::Recurrent,
+            Op::Cast(_) | Op::Quantize(_) | Op::Dequantize(_) => Kind::Elementwise,
+            Op::Fourier { .. } => Kind::Fourier,
             Op::Reduce(_) | Op::Cumulative { .. } | Op::TopK { .. } => Kind::Reduction,
             Op::Pool(_) | Op::Resize { .. } => Kind::Pooling,
             Op::Reshape { .. }
             | Op::Identity
+            | Op::Either
+            | Op::Bitcast { .. }
             | Op::Transpose { .. }
             | Op::Expand { .. }
             | Op::Restride { .. }
@@ -643,7 +721,15 @@ impl Op {
             Op::Normalization(Normalization::LocalResponse { .. }) => "local_response_norm",
             Op::Softmax { .. } => "softmax",
             Op::Elementwise(function) => function.name(),
+            Op::Recurrent(Recurrent { cell: Cell::Lstm, .. }) => "lstm",
+            Op::Recurrent(Recurrent { cell: Cell::Gru, .. }) => "gru",
+            Op::Recurrent(Recurrent { cell: Cell::Plain, .. }) => "rnn",
             Op::Cast(_) => "cast",
+            Op::Quantize(_) => "quantize",
+            Op::Dequantize(_) => "dequantize",
+            Op::Bitcast { .. } => "bitcast",
+            Op::Fourier { .. } => "fourier",
+            Op::Either => "either",
             Op::Reduce(_) => "reduce",
             Op::Cumulative { .. } => "cumulative",
             Op::Pool(Pool { function: PoolFunction::Max, .. }) => "max_pool",
@@ -676,7 +762,12 @@ impl Op {
     #[must_use]
     pub fn is_view(&self) -> bool {
         match self {
-            Op::Reshape { .. } | Op::Identity | Op::Expand { .. } | Op::Restride { .. } => true,
+            Op::Reshape { .. }
+            | Op::Identity
+            | Op::Either
+            | Op::Bitcast { .. }
+            | Op::Expand { .. }
+            | Op::Restride { .. } => true,
             Op::Transpose { storage, .. }
             | Op::Slice { storage, .. }
             | Op::Split { storage, .. } => *storage == Storage::View,
@@ -688,7 +779,11 @@ impl Op {
             | Op::Normalization(_)
             | Op::Softmax { .. }
             | Op::Elementwise(_)
+            | Op::Recurrent(_)
             | Op::Cast(_)
+            | Op::Quantize(_)
+            | Op::Dequantize(_)
+            | Op::Fourier { .. }
             | Op::Reduce(_)
             | Op::Cumulative { .. }
             | Op::Pool(_)

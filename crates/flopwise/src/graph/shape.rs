@@ -5,8 +5,8 @@
 
 use super::dim::Dim;
 use super::op::{
-    Attention, Convolution, Direction, Einsum, Function, Keep, MatMul, Op, Orientation, Padding,
-    Pool, Range, Reduce, Reduction, Rounding, Window,
+    Convolution, Direction, Einsum, Function, Keep, MatMul, Op, Orientation, Padding, Pool, Range,
+    Recurrent, Reduce, Reduction, Rounding, Window,
 };
 use super::symbol::{Constraint, Relation};
 use super::tensor::{Shape, TensorType};
@@ -40,7 +40,7 @@ pub fn infer(
         Op::MatMul(matmul) => rule.matmul(*matmul),
         Op::Einsum(einsum) => rule.einsum(einsum),
         Op::Convolution(convolution) => rule.convolution(convolution),
-        Op::Attention(attention) => rule.attention(*attention),
+        Op::Attention(_) => rule.attention(),
         Op::Embedding => rule.gather(0),
         Op::Gather { axis } => rule.gather(*axis),
         Op::Normalization(_)
@@ -50,7 +50,13 @@ pub fn infer(
         | Op::Copy
         | Op::Scatter => rule.same_as_first(),
         Op::Elementwise(function) => rule.elementwise(*function),
-        Op::Cast(format) => rule.cast(*format),
+        Op::Cast(format) | Op::Quantize(format) | Op::Dequantize(format) => rule.cast(*format),
+        Op::Recurrent(recurrent) => rule.recurrent(recurrent),
+        Op::Bitcast { shape, format } | Op::Fourier { shape, format, .. } => {
+            rule.input(0)?;
+            Ok(vec![TensorType { shape: shape.clone(), format: *format }])
+        }
+        Op::Either => rule.either(),
         Op::Reduce(reduce) => rule.reduce(reduce),
         Op::Pool(pool) => rule.pool(pool),
         Op::Reshape { shape } | Op::Rearrange { shape } => rule.reshape(shape),
@@ -198,7 +204,7 @@ impl Rule<'_> {
         if b.len() != 1 {
             lengths.push(n);
         }
-        if let Some(addend) = self.inputs.get(2) {
+        if let Some(addend) = self.inputs.get(2).filter(|_| 2 + matmul.scales < self.inputs.len()) {
             lengths = self.broadcast(&lengths, &addend.shape.0.clone())?;
         }
         self.output(lengths)
@@ -263,7 +269,7 @@ impl Rule<'_> {
         self.output(lengths)
     }
 
-    fn attention(&mut self, _: Attention) -> Types {
+    fn attention(&mut self) -> Types {
         let query = self.input(0)?.shape.0.clone();
         let (key, value) = (self.input(1)?.shape.0.clone(), self.input(2)?.shape.0.clone());
         let rank = query.len();
@@ -275,6 +281,24 @@ impl Rule<'_> {
         let mut lengths = query[..rank - 1].to_vec();
         lengths.push(value[rank - 1].clone());
         self.output(lengths)
+    }
+
+    fn recurrent(&self, recurrent: &Recurrent) -> Types {
+        let format = self.input(0)?.format;
+        let output = |shape: &Shape| TensorType { shape: shape.clone(), format };
+        Ok(recurrent.outputs.iter().map(output).collect())
+    }
+
+    fn either(&self) -> Types {
+        let first = self.input(0)?;
+        let differs = |other: &&TensorType| *other != first;
+        match self.inputs.iter().find(differs) {
+            Some(other) => fail(format!(
+                "its branches give {} and {}, and which one runs is decided at run time",
+                first.shape, other.shape
+            )),
+            None => Ok(vec![first.clone()]),
+        }
     }
 
     fn gather(&self, axis: usize) -> Types {

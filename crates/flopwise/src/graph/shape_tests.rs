@@ -39,7 +39,7 @@ const PLAIN: Orientation = Orientation::Plain;
 const TRANSPOSED: Orientation = Orientation::Transposed;
 
 fn matmul(a: Orientation, b: Orientation) -> Op {
-    Op::MatMul(MatMul { a, b })
+    Op::MatMul(MatMul::new(a, b))
 }
 
 fn convolution(stride: i64, padding: i64, dilation: i64, groups: i64) -> Convolution {
@@ -116,7 +116,7 @@ fn convolutions() {
 
 #[test]
 fn attentions_and_lookups() {
-    let attention = || Op::Attention(Attention { mask: Mask::Full });
+    let attention = || Op::Attention(Attention::new(Mask::Full));
     check(attention(), &["b 12 s 64", "b 12 77 64", "b 12 77 32"], "[b, 12, s, 32]");
     check(attention(), &["b 32 s 128", "b 8 s 128", "b 8 s 128"], "[b, 32, s, 128]");
     let error = "error: head sizes of query and key must agree, got 64 and 32";

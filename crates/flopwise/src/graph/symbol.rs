@@ -18,6 +18,9 @@ pub struct Symbol {
     pub max: Option<i128>,
     /// Where it first stands: `dim 0 of input x`.
     pub place: String,
+    /// For a size or a number of rounds that only the data decide: the most it can be, in the
+    /// other symbols, where that is known. It is taken when the user says nothing.
+    pub at_most: Option<Dim>,
 }
 
 /// Something that must hold between two sizes.

@@ -7,6 +7,7 @@ use super::op::Op;
 use super::symbol::{Constraint, Symbol};
 use crate::note::Note;
 use flopwise_formats::Format;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -65,6 +66,9 @@ pub enum Role {
     Buffer,
     /// Computed by a node.
     Activation,
+    /// Computed and used up inside one operator of the file that is several nodes here: it never
+    /// reaches memory.
+    Internal,
 }
 
 /// Index into [`Graph::tensors`].
@@ -105,6 +109,18 @@ pub struct Node {
     pub module: Option<Arc<str>>,
     /// The line of the model's source, where the file has it.
     pub line: Option<SourceLine>,
+    /// How often it runs in one pass: 1, or the rounds of the loops around it.
+    pub repeat: Dim,
+}
+
+/// Branches of which one runs; which one is decided at run time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// The operator's name in the file.
+    pub name: String,
+    /// What each branch is called and the nodes it consists of, as a range of
+    /// [`Graph::nodes`]. Choices within a branch have ranges within its range.
+    pub branches: Vec<(&'static str, std::ops::Range<usize>)>,
 }
 
 /// A place in the model's source code.
@@ -142,6 +158,11 @@ pub struct Graph {
     pub symbols: Vec<Symbol>,
     /// What must hold between sizes for the graph to run.
     pub constraints: Vec<Constraint>,
+    /// Branches decided at run time, inner ones before those around them.
+    pub choices: Vec<Choice>,
+    /// The class of each module path (`layer1.0.conv1` -> `torch.nn.modules.conv.Conv2d`), where
+    /// the file has them; the model itself has the path ``.
+    pub modules: BTreeMap<Arc<str>, Arc<str>>,
     /// Flaws and doubts met on the way here.
     pub notes: Vec<Note>,
 }

@@ -65,6 +65,7 @@ fn operands(graph: &Graph, id: NodeId) -> Vec<String> {
             Role::Parameter => ", a parameter",
             Role::Buffer => ", stored but not trained",
             Role::Activation => "",
+            Role::Internal => ", inside the operator",
         };
         format!("{verb} {}{shape}{role}", tensor.name)
     };

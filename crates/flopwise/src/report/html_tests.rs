@@ -93,6 +93,7 @@ fn symbols_and_formulas() {
         min: 1,
         max,
         place: "dim 0 of input x".to_owned(),
+        at_most: None,
     };
     report.count.symbols =
         vec![symbol("batch", Some(4096)), symbol("seq", None), symbol("k", None)];

@@ -66,6 +66,8 @@ fn style(kind: Kind) -> Style {
         Kind::Activation => (Shape::Polygon(6, 0.0), "#0f7285", "#4fd3e6"),
         Kind::Elementwise => (Shape::Polygon(5, 180.0), "#50606f", "#b2c0cd"),
         Kind::Reduction => (Shape::Polygon(3, 90.0), "#94551a", "#e8b27c"),
+        Kind::Recurrent => (Shape::Polygon(4, 22.5), "#a3340a", "#ffb38a"),
+        Kind::Fourier => (Shape::Polygon(6, 15.0), "#2d5fa8", "#8fbcf7"),
         Kind::Pooling => (Shape::Polygon(3, 270.0), "#3f51c9", "#a9b4ff"),
         Kind::Movement => (Shape::Polygon(8, 22.5), "#4c6b1f", "#aed36c"),
         Kind::Opaque => (Shape::Polygon(6, 30.0), "#555555", "#bbbbbb"),

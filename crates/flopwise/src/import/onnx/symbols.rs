@@ -62,7 +62,8 @@ impl Symbols {
         }
         self.known.insert(name.to_owned(), self.found.len());
         let aliases = alias.into_iter().filter(|alias| *alias != name).map(str::to_owned).collect();
-        self.found.push(Symbol { name: name.to_owned(), aliases, min: 1, max: None, place });
+        let name = name.to_owned();
+        self.found.push(Symbol { name, aliases, min: 1, max: None, place, at_most: None });
     }
 
     /// Takes back aliases that name another symbol, or two symbols.

@@ -439,6 +439,8 @@ impl<'a> Walk<'a> {
             operator: self.texts.shared(&node.op_type),
             module: provenance::module(node).map(|path| self.texts.shared(&path)),
             line: provenance::line(node, &mut self.texts),
+            repeat: Dim::ONE,
+            format: None,
         };
         let mut made = Vec::with_capacity(steps.len());
         for (step_idx, Step { op, operands }) in steps.into_iter().enumerate() {
@@ -447,7 +449,9 @@ impl<'a> Walk<'a> {
             step.outputs = vec![(step.name.clone(), None)];
             step.inputs = self.operand_ids(&operands, node, inputs, &made)?;
             step.op = Ok(op);
-            made.extend(self.builder.insert(step)?);
+            let ids = self.builder.insert(step)?;
+            self.builder.hide(&ids);
+            made.extend(ids);
         }
         let (op, operands) = match last {
             Some(Step { op, operands }) => (Ok(op), operands),

@@ -273,7 +273,7 @@ impl<'a> Importer<'a> {
         let (min, max) = range.map_or((1, None), bounds);
         let is_renamed = name != file_name;
         let aliases = if is_renamed { vec![file_name.to_owned()] } else { Vec::new() };
-        self.builder.symbol(Symbol { name, aliases, min, max, place });
+        self.builder.symbol(Symbol { name, aliases, min, max, place, at_most: None });
     }
 
     /// Adds weights and inputs. Weights that the archive keeps in one place (a tied head) become
@@ -424,7 +424,11 @@ impl<'a> Importer<'a> {
             } else {
                 format!(".{step_idx}")
             };
-            made.push(self.builder.insert(common.node(&suffix, Ok(step.op), inputs, named))?);
+            let ids = self.builder.insert(common.node(&suffix, Ok(step.op), inputs, named))?;
+            if !is_last {
+                self.builder.hide(&ids);
+            }
+            made.push(ids);
         }
         let ids: Vec<TensorId> = match lowered.each_output {
             false => made.pop().unwrap_or_default(),
@@ -532,6 +536,8 @@ impl Common {
             operator: Arc::clone(&self.operator),
             module: self.module.clone(),
             line: self.line.clone(),
+            repeat: Dim::ONE,
+            format: None,
         }
     }
 }

@@ -103,7 +103,7 @@ impl Aten<'_, '_, '_> {
     /// Matrix products, convolutions, attention: what MACs are counted of.
     fn products(&self, base: &str) -> Family {
         let (plain, transposed) = (Orientation::Plain, Orientation::Transposed);
-        let matmul = |b| Op::MatMul(MatMul { a: plain, b });
+        let matmul = |b| Op::MatMul(MatMul::new(plain, b));
         Ok(Some(match base {
             "linear" => one(matmul(transposed), &self.given(&["input", "weight", "bias"])),
             "matmul" | "mv" | "dot" | "inner" => {
@@ -212,11 +212,14 @@ impl Aten<'_, '_, '_> {
 
     fn attention(&self) -> Result<Lowered> {
         let mask = match self.call.boolean("is_causal") {
-            Some(true) => Mask::Causal,
+            Some(true) => Mask::causal(),
             _ if self.call.optional_tensor("attn_mask").is_some() => Mask::Tensor,
             _ => Mask::Full,
         };
-        one(Op::Attention(Attention { mask }), &self.given(&["query", "key", "value", "attn_mask"]))
+        one(
+            Op::Attention(Attention::new(mask)),
+            &self.given(&["query", "key", "value", "attn_mask"]),
+        )
     }
 
     /// Normalisation, softmax, pooling, resampling: layers that are no matrix product.

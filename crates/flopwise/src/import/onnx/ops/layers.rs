@@ -33,7 +33,7 @@ pub(super) fn plan(call: &Call) -> Option<Plan> {
 }
 
 fn matmul(a: Orientation, b: Orientation) -> Op {
-    Op::MatMul(MatMul { a, b })
+    Op::MatMul(MatMul::new(a, b))
 }
 
 fn gemm(call: &Call) -> Plan {
@@ -140,7 +140,7 @@ fn implicit_output(inputs: &[Vec<char>]) -> Vec<char> {
 /// <https://onnx.ai/onnx/operators/onnx__Attention.html>
 fn attention(call: &Call) -> Plan {
     let mask = match (call.is_set("is_causal", false), call.has(3)) {
-        (true, _) => Mask::Causal,
+        (true, _) => Mask::causal(),
         (false, true) => Mask::Tensor,
         (false, false) => Mask::Full,
     };
@@ -162,7 +162,7 @@ fn attention(call: &Call) -> Plan {
         }
     }
     operands.extend(call.has(3).then_some(Source::Input(3)));
-    steps.push(Step { op: Op::Attention(Attention { mask }), operands });
+    steps.push(Step { op: Op::Attention(Attention::new(mask)), operands });
     if call.rank(0)? == 3 {
         join_heads(call, &mut steps)?;
     }
