@@ -2,7 +2,7 @@
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
-use flopwise::query::AttentionCount;
+use flopwise::cost::{Masking, Pass, Seen, WeightFormat};
 use flopwise::report::Grouping;
 use flopwise::units::Seconds;
 use flopwise_formats::block::ScaleRule;
@@ -103,15 +103,51 @@ pub(crate) struct ModelChoice {
     /// Values for the model's symbols
     #[arg(long, value_name = "NAME=N", value_delimiter = ',', value_parser = binding)]
     pub(crate) bind: Vec<(String, i128)>,
-    /// Pairs counted under a causal mask: those it lets through, or all
-    #[arg(long, value_enum, default_value_t = Attention::Exact)]
-    pub(crate) attention: Attention,
+    #[command(flatten)]
+    pub(crate) masking: MaskingChoice,
+    /// Store the parameters in another format, scales included: bf16, fp8_e4m3, mxfp4, q4_k ...
+    #[arg(long, value_name = "FORMAT", value_parser = |text: &str| text.parse::<WeightFormat>())]
+    pub(crate) weights: Option<WeightFormat>,
     /// Exit with 1 when something could not be counted
     #[arg(long)]
     pub(crate) strict: bool,
     /// Print one JSON object (docs/json.md)
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// What the user says about attention.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct MaskingChoice {
+    /// Keys each query sees: exact (as the file says), full, or, where the file leaves it to a mask
+    /// tensor: causal, window=N, chunk=N, prefix=N
+    #[arg(long, value_name = "MASK", value_parser = seen, default_value = "exact")]
+    pub(crate) attention: Seen,
+    /// Lengths of sequences packed one behind the other, none of which sees another
+    #[arg(long, value_name = "N,N,..", value_delimiter = ',', value_parser = count)]
+    pub(crate) packed: Vec<u64>,
+    /// One whole pass (training, prompt), or one token decoded with a KV cache (--bind context=N)
+    #[arg(long, value_enum, default_value_t = Mode::Forward)]
+    pub(crate) mode: Mode,
+}
+
+impl MaskingChoice {
+    pub(crate) fn masking(&self) -> Masking {
+        let pass = match self.mode {
+            Mode::Forward => Pass::Whole,
+            Mode::Decode => Pass::Decode,
+        };
+        Masking { seen: self.attention, packed: self.packed.clone(), pass }
+    }
+}
+
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Mode {
+    /// One forward pass
+    Forward,
+    /// One token more, against a KV cache
+    Decode,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -121,6 +157,11 @@ Examples:
   flopwise count gpt2 --bind batch=8,seq=512   at these sizes
   flopwise count gpt2 --formula                MACs and bytes in the model's symbols
   flopwise count vit_b_16 --by module          rows by module (also op, line, node)
+  flopwise count gpt2 --versus gpt2 --versus-bind seq=1024   two sizes side by side
+  flopwise count gpt2 --sweep seq=64..1k       how it grows
+  flopwise count model.onnx --mode decode --bind context=4096   one token with a KV cache
+  flopwise count model.pt2 --attention causal --packed 1024,512,512
+  flopwise count gpt2 --weights mxfp4          bytes with the weights in another format
   flopwise count resnet50 --explain layer1.0.conv1   one node's counts, step by step")]
 pub(crate) struct CountArgs {
     #[command(flatten)]
@@ -134,21 +175,80 @@ pub(crate) struct CountArgs {
     /// Print only the totals as formulas in the model's symbols
     #[arg(long, conflicts_with = "json")]
     pub(crate) formula: bool,
+    /// Compare with another model, or with the same at the sizes of --versus-bind
+    #[arg(long, value_name = "MODEL", conflicts_with_all = ["explain", "formula"])]
+    pub(crate) versus: Option<String>,
+    /// Values for the symbols of the other model
+    #[arg(long, value_name = "NAME=N", value_delimiter = ',', value_parser = binding)]
+    #[arg(conflicts_with_all = ["explain", "formula"])]
+    pub(crate) versus_bind: Vec<(String, i128)>,
+    /// Count at many values of a symbol: seq=1k..128k doubles (k is 1024), seq=1,8,64 lists
+    #[arg(long, value_name = "NAME=N..N", value_parser = sweep)]
+    #[arg(conflicts_with_all = ["explain", "formula", "versus", "versus_bind"])]
+    pub(crate) sweep: Option<(String, Vec<i128>)>,
+    /// Draw the sweep
+    #[arg(long, value_name = "FILE", requires = "sweep")]
+    pub(crate) svg: Option<PathBuf>,
 }
 
-/// How masked attention is counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Attention {
-    Exact,
-    Full,
+/// What `--attention` takes.
+fn seen(text: &str) -> Result<Seen, String> {
+    let (word, size) = match text.split_once('=') {
+        Some((word, size)) => (word, Some(count(size)?)),
+        None => (text, None),
+    };
+    match (word, size) {
+        ("exact", None) => Ok(Seen::AsFile),
+        ("full", None) => Ok(Seen::All),
+        ("causal", None) => Ok(Seen::Causal),
+        ("window", Some(keys)) => Ok(Seen::Window(keys)),
+        ("chunk", Some(length)) => Ok(Seen::Chunk(length)),
+        ("prefix", Some(length)) => Ok(Seen::Prefix(length)),
+        _ => Err("one of exact, full, causal, window=N, chunk=N, prefix=N".to_owned()),
+    }
 }
 
-impl Attention {
-    pub(crate) fn count(self) -> AttentionCount {
-        match self {
-            Attention::Exact => AttentionCount::Exact,
-            Attention::Full => AttentionCount::Full,
+/// A positive count: `4096`, `4k` (4 x 1024), `1M` (1024 x 1024).
+fn count(text: &str) -> Result<u64, String> {
+    let (digits, factor) = match text.strip_suffix(['k', 'K']) {
+        Some(digits) => (digits, 1 << 10),
+        None => text.strip_suffix('M').map_or((text, 1), |digits| (digits, 1 << 20)),
+    };
+    let number = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
+    let number = number.filter(|number| 0 < *number && *number <= MAX_COUNT);
+    number.ok_or_else(|| format!("`{text}` is no size; 4096 or 4k is"))
+}
+
+/// No sequence is longer.
+const MAX_COUNT: u64 = 1 << 48;
+/// Points of a sweep.
+const MAX_POINTS: usize = 1000;
+
+/// `seq=1k..128k` (doubling), `seq=0..100+10`, `seq=128,512,2048`.
+fn sweep(text: &str) -> Result<(String, Vec<i128>), String> {
+    let usage =
+        || format!("`{text}` is no sweep; seq=1k..128k, seq=100..1000+100 or seq=1,8,64 is");
+    let (symbol, values) = text.split_once('=').ok_or_else(usage)?;
+    let values: Vec<i128> = match values.split_once("..") {
+        None => {
+            let values = values.split(',').map(|value| count(value).map(i128::from));
+            values.collect::<Result<_, _>>()?
         }
+        Some((first, rest)) => {
+            let (last, step) = match rest.split_once('+') {
+                Some((last, step)) => (last, Some(i128::from(count(step)?))),
+                None => (rest, None),
+            };
+            let (first, last) = (i128::from(count(first)?), i128::from(count(last)?));
+            let next = |value: &i128| Some(step.map_or(2 * value, |step| value + step));
+            let values = std::iter::successors(Some(first), next);
+            values.take_while(|value| *value <= last).take(MAX_POINTS + 1).collect()
+        }
+    };
+    match values.len() {
+        0 => Err(usage()),
+        n if MAX_POINTS < n => Err(format!("a sweep of more than {MAX_POINTS} points")),
+        _ => Ok((symbol.to_owned(), values)),
     }
 }
 

@@ -7,12 +7,15 @@
 mod explain;
 mod matmul;
 mod number;
+mod sweep;
+mod versus;
 
 pub use matmul::MatmulQuery;
 pub use number::NumberQuery;
+pub use sweep::SweepQuery;
 
 use crate::arch;
-use crate::cost::{self, BoundWork, Counts, Work};
+use crate::cost::{self, BoundWork, CONTEXT, Counts, Masking, Pass, WeightFormat, Work};
 use crate::error::Error;
 use crate::estimate::{self, Bound, Estimate, Setup};
 use crate::graph::{Bindings, Dim, Graph, Kind, Mask, Node, Op, Symbol};
@@ -24,7 +27,6 @@ use crate::report::{
     Report, Unknown, group,
 };
 use crate::units::{FlopsPerSec, Seconds};
-use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
@@ -34,6 +36,8 @@ const N_COSTLIEST: usize = 10;
 const ASSUMED_BATCH: i128 = 1;
 /// Taken for a symbol called `seq` that the user leaves open.
 const ASSUMED_SEQ: i128 = 128;
+/// Taken for the context of a decoded token that the user leaves open.
+const ASSUMED_CONTEXT: i128 = 4096;
 
 /// Everything that can be asked.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,6 +46,10 @@ pub enum Query {
     Count(CountQuery),
     /// How the counts of a node, or of the whole model, come about.
     Explain(CountQuery, Option<String>),
+    /// What two models, or one model at two sizes, cost beside each other.
+    Versus(CountQuery, CountQuery),
+    /// What a model costs as one of its symbols grows.
+    Sweep(SweepQuery),
     /// How long it takes on a machine.
     Estimate(EstimateQuery),
     /// Model, machine and time on one page.
@@ -65,17 +73,10 @@ pub struct CountQuery {
     pub bindings: Vec<(String, i128)>,
     /// How rows are grouped.
     pub grouping: Grouping,
-    /// How attention is counted.
-    pub attention: AttentionCount,
-}
-
-/// How masked attention is counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AttentionCount {
-    /// The pairs that the mask lets through, where the file tells the mask.
-    Exact,
-    /// Every pair of a query and a key, as tools do that ignore the mask.
-    Full,
+    /// What the user says about attention.
+    pub masking: Masking,
+    /// The format that parameters are stored in; `None` for the file's own.
+    pub weights: Option<WeightFormat>,
 }
 
 /// A model on a machine.
@@ -95,13 +96,15 @@ pub struct EstimateQuery {
 /// [`Error`] when there is no answer: no such model, a damaged file, bindings that contradict it.
 ///
 /// ```
-/// use flopwise::query::{AttentionCount, CountQuery, Query, answer};
+/// use flopwise::cost::Masking;
+/// use flopwise::query::{CountQuery, Query, answer};
 /// use flopwise::report::{Grouping, Report};
 /// let query = CountQuery {
 ///     model: "resnet50".into(),
 ///     bindings: vec![],
 ///     grouping: Grouping::Kind,
-///     attention: AttentionCount::Exact,
+///     masking: Masking::as_file(),
+///     weights: None,
 /// };
 /// let Ok(Report::Count(report)) = answer(&Query::Count(query)) else { panic!() };
 /// assert_eq!(report.formula.macs, "4089184256*batch");
@@ -109,15 +112,17 @@ pub struct EstimateQuery {
 pub fn answer(query: &Query) -> Result<Report, Error> {
     match query {
         Query::Count(query) => {
-            let graph = opened(query)?;
-            let counting = Counting::new(&graph, query).map_err(|e| name_model(e, query))?;
+            let opened = opened(query)?;
+            let counting = Counting::new(&opened, query).map_err(|e| name_model(e, query))?;
             Ok(Report::Count(Box::new(counting.report)))
         }
         Query::Explain(query, node) => {
-            let graph = opened(query)?;
-            let explained = explain::explain(&graph, query, node.as_deref());
+            let opened = opened(query)?;
+            let explained = explain::explain(&opened, node.as_deref());
             Ok(Report::Explanation(Box::new(explained.map_err(|e| name_model(e, query))?)))
         }
+        Query::Versus(left, right) => versus::versus(left, right),
+        Query::Sweep(query) => sweep::sweep(query),
         Query::Estimate(query) => Ok(Report::Estimate(Box::new(on_machine(query)?))),
         Query::Page(query) => Ok(Report::Page(Box::new(on_machine(query)?))),
         Query::Models => Ok(Report::Models(models()?)),
@@ -142,19 +147,42 @@ pub fn open_model(model: &str) -> Result<Graph, Error> {
     }
 }
 
-/// The model with its attention as it is to be counted.
-fn opened(query: &CountQuery) -> Result<Graph, Error> {
+/// A model as it is to be counted.
+struct Opened {
+    graph: Graph,
+    bindings: Bindings,
+    /// Of these the ones that follow from what is counted, not from what the user bound.
+    fixed: Bindings,
+}
+
+/// Opens the model, applies what the user says about it, and binds its symbols.
+fn opened(query: &CountQuery) -> Result<Opened, Error> {
     let mut graph = open_model(&query.model)?;
-    if query.attention == AttentionCount::Full {
-        for node in &mut graph.nodes {
-            if let Op::Attention(attention) = &mut node.op
-                && attention.mask != Mask::Tensor
-            {
-                attention.mask = Mask::Full;
-            }
+    let settled = settle(&mut graph, query).map_err(|error| name_model(error, query))?;
+    let (bindings, fixed) = settled;
+    Ok(Opened { graph, bindings, fixed })
+}
+
+/// Bindings, and those of them that the user did not give.
+fn settle(graph: &mut Graph, query: &CountQuery) -> Result<(Bindings, Bindings), Error> {
+    let fixed = cost::apply_masking(graph, &query.masking)?;
+    if let Some(format) = query.weights {
+        cost::store_weights(graph, format);
+    }
+    let mut typed = query.bindings.clone();
+    // A decoded token is a sequence of one, also where an export wants two at least.
+    let is_checked = query.masking.pass == Pass::Whole;
+    typed.extend(fixed.iter().filter(|_| is_checked).cloned());
+    let mut bindings = Bindings::resolve(graph, &typed)?;
+    for (name, value) in &fixed {
+        let before = bindings.0.insert(name.clone(), *value).unwrap_or(*value);
+        if before != *value {
+            return Err(Error::new(format!("`{name}` is {value} here, and bound to {before}"))
+                .remedy(format!("leave {name} out of --bind; --bind {CONTEXT}=N is the context")));
         }
     }
-    Ok(graph)
+    cost::take_costliest(graph, &bindings);
+    Ok((bindings, Bindings(fixed.into_iter().collect())))
 }
 
 /// Every built-in model with its inputs and size.
@@ -190,15 +218,10 @@ struct Counting {
 }
 
 impl Counting {
-    fn new(graph: &Graph, query: &CountQuery) -> Result<Counting, Error> {
-        let given = Bindings::resolve(graph, &query.bindings)?;
-        let mut chosen = Cow::Borrowed(graph);
-        if !graph.choices.is_empty() {
-            cost::take_costliest(chosen.to_mut(), &given);
-        }
-        let graph = &*chosen;
+    fn new(opened: &Opened, query: &CountQuery) -> Result<Counting, Error> {
+        let Opened { graph, bindings: given, fixed: _ } = opened;
         let work = cost::work(graph);
-        let assumed = assumed_bindings(graph, &given);
+        let assumed = assumed_bindings(graph, given);
         let mut all = given.clone();
         all.0.extend(assumed.clone());
         let is_complete = graph.symbols.iter().all(|symbol| all.0.contains_key(&symbol.name));
@@ -218,7 +241,7 @@ impl Counting {
             symbols: graph.symbols.clone(),
             bindings: given.0.clone(),
             assumed: assumed.clone(),
-            formula: formula(graph, &work, &given),
+            formula: formula(opened, &work),
             stored: work.stored(&all),
             counted,
             is_lower_bound: !unknown.is_empty(),
@@ -236,6 +259,7 @@ fn assumed_bindings(graph: &Graph, given: &Bindings) -> BTreeMap<String, i128> {
     let usual = |symbol: &Symbol| match symbol.name.as_str() {
         "batch" => Some(ASSUMED_BATCH),
         "seq" => Some(ASSUMED_SEQ),
+        CONTEXT => Some(ASSUMED_CONTEXT),
         _ if symbol.aliases.iter().any(|alias| alias == "batch") => Some(ASSUMED_BATCH),
         _ if symbol.aliases.iter().any(|alias| alias == "seq") => Some(ASSUMED_SEQ),
         _ => None,
@@ -259,11 +283,12 @@ fn assumed_bindings(graph: &Graph, given: &Bindings) -> BTreeMap<String, i128> {
 
 /// The totals in symbols. Where only some symbols are bound their values are put in; with all
 /// bound the numbers stand elsewhere, and the formula stays whole.
-fn formula(graph: &Graph, work: &Work, given: &Bindings) -> Formula {
+fn formula(opened: &Opened, work: &Work) -> Formula {
+    let Opened { graph, bindings: given, fixed } = opened;
     let is_partial = graph.symbols.iter().any(|symbol| !given.0.contains_key(&symbol.name));
     let written = |dim: &Dim| match is_partial {
         true => given.substitute(dim).to_string(),
-        false => dim.to_string(),
+        false => fixed.substitute(dim).to_string(),
     };
     Formula {
         macs: written(&work.total.macs.0),
@@ -334,17 +359,15 @@ fn node_rows(graph: &Graph, bound: Option<&BoundWork>) -> Vec<NodeRow> {
 }
 
 fn on_machine(query: &EstimateQuery) -> Result<EstimateReport, Error> {
-    let graph = opened(&query.count)?;
-    estimate_report(&graph, query).map_err(|error| name_model(error, &query.count))
+    let opened = opened(&query.count)?;
+    estimate_report(&opened, query).map_err(|error| name_model(error, &query.count))
 }
 
-fn estimate_report(graph: &Graph, query: &EstimateQuery) -> Result<EstimateReport, Error> {
-    let counting = Counting::new(graph, &query.count)?;
+fn estimate_report(opened: &Opened, query: &EstimateQuery) -> Result<EstimateReport, Error> {
+    let graph = &opened.graph;
+    let counting = Counting::new(opened, &query.count)?;
     let Some(work) = &counting.work else {
-        let open = graph.symbols.iter().filter(|s| !counting.bindings.0.contains_key(&s.name));
-        let names: Vec<String> = open.map(|symbol| format!("{}=N", symbol.name)).collect();
-        return Err(Error::new("a time needs a value for every symbol of the model")
-            .remedy(format!("add --bind {}", names.join(","))));
+        return Err(counting.report.without_values("a time"));
     };
     let estimate = estimate::estimate(graph, work, &query.profile, &query.setup)?;
     let batch = counting.bindings.0.get("batch").copied().unwrap_or(1);

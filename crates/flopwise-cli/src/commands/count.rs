@@ -4,8 +4,11 @@ use super::{count_query, outcome};
 use crate::Outcome;
 use crate::args::CountArgs;
 use crate::output;
-use flopwise::query::{Query, answer};
-use flopwise::report::{Formula, Report};
+use flopwise::query::{Query, SweepQuery, answer};
+use flopwise::report::{Formula, Report, sweep_svg};
+
+/// What every drawing written here holds near its beginning.
+const MARK: &str = "<!-- drawn by flopwise -->";
 
 pub(super) fn run(args: &CountArgs) -> anyhow::Result<Outcome> {
     if let Some(node) = &args.explain {
@@ -13,6 +16,12 @@ pub(super) fn run(args: &CountArgs) -> anyhow::Result<Outcome> {
         let report = answer(&Query::Explain(query, node.clone()))?;
         output::print(&report, args.choice.json)?;
         return Ok(Outcome::Yes);
+    }
+    if args.versus.is_some() || !args.versus_bind.is_empty() {
+        return versus(args);
+    }
+    if let Some((symbol, values)) = &args.sweep {
+        return sweep(args, symbol, values);
     }
     let report = answer(&Query::Count(count_query(&args.choice, args.by.grouping())))?;
     let Report::Count(count) = &report else { unreachable!("a count query has a count report") };
@@ -22,6 +31,40 @@ pub(super) fn run(args: &CountArgs) -> anyhow::Result<Outcome> {
         output::print(&report, args.choice.json)?;
     }
     Ok(outcome(&args.choice, count))
+}
+
+fn versus(args: &CountArgs) -> anyhow::Result<Outcome> {
+    let left = count_query(&args.choice, args.by.grouping());
+    let mut right = left.clone();
+    if let Some(model) = &args.versus {
+        right.model.clone_from(model);
+    }
+    if !args.versus_bind.is_empty() {
+        right.bindings.clone_from(&args.versus_bind);
+    }
+    let report = answer(&Query::Versus(left, right))?;
+    output::print(&report, args.choice.json)?;
+    let Report::Versus(both) = &report else { unreachable!("a comparison has two sides") };
+    let sides = [&both.left, &both.right];
+    let is_no = sides.iter().any(|side| outcome(&args.choice, side) == Outcome::No);
+    Ok(if is_no { Outcome::No } else { Outcome::Yes })
+}
+
+fn sweep(args: &CountArgs, symbol: &str, values: &[i128]) -> anyhow::Result<Outcome> {
+    if let Some(path) = &args.svg {
+        output::check_place(path, MARK)?;
+    }
+    let count = count_query(&args.choice, args.by.grouping());
+    let query = SweepQuery { count, symbol: symbol.to_owned(), values: values.to_vec() };
+    let report = answer(&Query::Sweep(query))?;
+    output::print(&report, args.choice.json)?;
+    let Report::Sweep(sweep) = &report else { unreachable!("a sweep query has a sweep report") };
+    if let Some(path) = &args.svg {
+        output::write_file(path, &sweep_svg(sweep), MARK)?;
+        output::say(&format!("wrote {}", path.display()));
+    }
+    let is_no = args.choice.strict && sweep.is_lower_bound;
+    Ok(if is_no { Outcome::No } else { Outcome::Yes })
 }
 
 fn formulas(formula: &Formula, is_lower_bound: bool) -> String {

@@ -39,7 +39,8 @@ fn count_query(choice: &ModelChoice, grouping: Grouping) -> CountQuery {
         model: choice.model.clone(),
         bindings: choice.bind.clone(),
         grouping,
-        attention: choice.attention.count(),
+        masking: choice.masking.masking(),
+        weights: choice.weights,
     }
 }
 

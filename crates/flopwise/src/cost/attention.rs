@@ -36,11 +36,12 @@ pub(super) fn factors(
 /// Bytes of keys and values read from the KV cache.
 pub(super) fn cached_bytes(op: &Attention, operands: &Operands) -> Result<Dim, String> {
     let mut bytes = Dim::ZERO;
+    let keys = op.mask.cached_keys(&op.cached);
     for operand_idx in [1, 2] {
         let operand = operands.input(operand_idx)?;
         let mut lengths = operand.shape.0.clone();
         let length_axis = lengths.len().checked_sub(2).ok_or("an attention of fewer axes")?;
-        lengths[length_axis] = op.cached.clone();
+        lengths[length_axis] = keys.clone();
         let cached = TensorType { shape: Shape(lengths), format: operand.format };
         bytes = &bytes + &super::bytes_of(&cached);
     }

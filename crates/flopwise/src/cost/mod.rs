@@ -12,6 +12,7 @@ mod choice;
 mod convolution;
 mod explain;
 mod fourier;
+mod masking;
 mod matmul;
 mod memory;
 mod movement;
@@ -21,11 +22,14 @@ mod reduction;
 #[cfg(test)]
 mod tests;
 mod totals;
+mod weights;
 
 pub use choice::take_costliest;
 pub use explain::{Derivation, derive};
+pub use masking::{CONTEXT, Masking, Pass, Seen, apply_masking};
 pub use memory::{Memory, memory};
 pub use totals::{BoundWork, Counts, Stored};
+pub use weights::{WeightFormat, store_weights};
 
 use crate::graph::{Dim, Graph, Node, NodeId, Op, Role, TensorId, TensorType};
 use std::collections::HashSet;
@@ -141,8 +145,14 @@ fn elements(graph: &Graph, id: TensorId) -> Dim {
     known.map_or(Dim::ZERO, |known| known.shape.elements())
 }
 
-fn tensor_bytes(graph: &Graph, id: TensorId) -> Dim {
-    graph.tensor(id).tensor_type.as_ref().map_or(Dim::ZERO, bytes_of)
+/// Bytes of a tensor as it is stored; none where its shape is unknown.
+pub(crate) fn tensor_bytes(graph: &Graph, id: TensorId) -> Dim {
+    let tensor = graph.tensor(id);
+    match (&tensor.tensor_type, &tensor.stored) {
+        (None, _) => Dim::ZERO,
+        (Some(known), None) => bytes_of(known),
+        (Some(known), Some(stored)) => stored.bytes(&known.shape),
+    }
 }
 
 /// Bytes of a tensor packed without gaps, rounded up to a whole byte.

@@ -140,6 +140,7 @@ impl Builder {
             tensor_type,
             role,
             producer: None,
+            stored: None,
         });
         Ok(id)
     }

@@ -115,6 +115,24 @@ impl Mask {
         }
     }
 
+    /// How many of the `cached` keys before the first query any query sees: a window or a chunk
+    /// reaches back only so far.
+    #[must_use]
+    pub fn cached_keys(&self, cached: &Dim) -> Dim {
+        let from = |first: Dim| (cached - &first).maximum(&Dim::ZERO);
+        match self {
+            Mask::Band(Band { left: Some(left), offset, .. }) => {
+                from((offset - left).maximum(&Dim::ZERO))
+            }
+            Mask::Chunk { length, offset } => from(&offset.floor_div(length) * length),
+            Mask::Full
+            | Mask::Band(_)
+            | Mask::Prefix { .. }
+            | Mask::Packed { .. }
+            | Mask::Tensor => cached.clone(),
+        }
+    }
+
     /// A word for tables: `causal`, `window`, ...
     #[must_use]
     pub fn name(&self) -> &'static str {

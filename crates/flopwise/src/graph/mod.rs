@@ -7,6 +7,7 @@ mod build;
 mod dim;
 #[cfg(test)]
 mod dim_tests;
+mod fuse;
 mod mask;
 mod op;
 mod shape;
@@ -17,6 +18,7 @@ mod tensor;
 
 pub use build::{BuildError, Builder, MAX_DIM, NewNode};
 pub use dim::{Dim, DimError};
+pub use fuse::fuse_attention;
 pub use mask::{Attention, Band, Mask};
 pub use op::{
     Cell, Convolution, Direction, Einsum, Function, Interpolation, Keep, Kind, MatMul,
@@ -26,5 +28,5 @@ pub use op::{
 pub use shape::{ShapeError, axis_of, infer};
 pub use symbol::{BindError, Bindings, Constraint, Relation, Symbol};
 pub use tensor::{
-    Choice, Graph, Node, NodeId, Role, Shape, SourceLine, Tensor, TensorId, TensorType,
+    Choice, Graph, Node, NodeId, Role, Shape, SourceLine, Stored, Tensor, TensorId, TensorType,
 };

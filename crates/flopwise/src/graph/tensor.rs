@@ -7,6 +7,7 @@ use super::op::Op;
 use super::symbol::{Constraint, Symbol};
 use crate::note::Note;
 use flopwise_formats::Format;
+use flopwise_formats::block::{BlockFormat, BlockLayout};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -90,6 +91,35 @@ pub struct Tensor {
     pub role: Role,
     /// The node that computes it, for an activation.
     pub producer: Option<NodeId>,
+    /// How it is stored, where that is not one element after the other in its own format.
+    pub stored: Option<Stored>,
+}
+
+/// A tensor stored in blocks under shared scales.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Elements and bytes of a block.
+    pub block: &'static BlockFormat,
+    /// The axes that make up one row; blocks do not reach from one row into the next.
+    pub row_axes: Vec<usize>,
+}
+
+impl Stored {
+    /// Bytes of a tensor of this shape: each row in whole blocks, and 4 for the scale of the tensor
+    /// that NVFP4 has besides.
+    #[must_use]
+    pub fn bytes(&self, shape: &Shape) -> Dim {
+        let is_row = |axis: &usize| self.row_axes.contains(axis);
+        let axes = |wanted: bool| {
+            Dim::product((0..shape.rank()).filter(|a| is_row(a) == wanted).map(|a| &shape.0[a]))
+        };
+        let blocks = axes(true).ceil_div(&Dim::from(self.block.elements as u128));
+        let bytes = &(&axes(false) * &blocks) * &Dim::from(self.block.bytes as u128);
+        match self.block.layout {
+            BlockLayout::Nvfp4 => &bytes + &Dim::from(4i64),
+            _ => bytes,
+        }
+    }
 }
 
 /// One operation.

@@ -1,6 +1,6 @@
 //! A count with its working: one node, or the whole model by kinds of operators.
 
-use super::{CountQuery, assumed_bindings, node_rows, notes};
+use super::{Opened, assumed_bindings, node_rows, notes};
 use crate::cost::{self, Work};
 use crate::error::Error;
 use crate::graph::{Bindings, Dim, Graph, Kind, NodeId, Role, Tensor};
@@ -8,12 +8,9 @@ use crate::report::{ExplainedStep, Explanation};
 use std::collections::BTreeMap;
 
 /// Explains the node called `name`, or the whole model.
-pub(super) fn explain(
-    graph: &Graph,
-    query: &CountQuery,
-    name: Option<&str>,
-) -> Result<Explanation, Error> {
-    let mut bindings = Bindings::resolve(graph, &query.bindings)?;
+pub(super) fn explain(opened: &Opened, name: Option<&str>) -> Result<Explanation, Error> {
+    let graph = &opened.graph;
+    let mut bindings = opened.bindings.clone();
     bindings.0.extend(assumed_bindings(graph, &bindings));
     let work = cost::work(graph);
     let whole = Explanation {

@@ -15,6 +15,8 @@ use std::collections::BTreeMap;
 pub fn json(report: &Report) -> String {
     let written = match report {
         Report::Count(report) => serde_json::to_string(&count(report)),
+        Report::Versus(report) => serde_json::to_string(&super::versus::wire(report)),
+        Report::Sweep(report) => serde_json::to_string(&super::sweep::wire(report)),
         Report::Measure(profile) => return profile.to_json(),
         Report::Estimate(report) => serde_json::to_string(&estimate("estimate", report)),
         Report::Page(report) => serde_json::to_string(&estimate("report", report)),
@@ -31,7 +33,7 @@ pub fn json(report: &Report) -> String {
 }
 
 #[derive(Serialize)]
-struct CountJson<'a> {
+pub(super) struct CountJson<'a> {
     schema: u32,
     kind: &'static str,
     model: &'a str,
@@ -104,7 +106,7 @@ struct NodeJson<'a> {
 }
 
 #[derive(Serialize, Default)]
-struct CountsJson {
+pub(super) struct CountsJson {
     macs: Option<u128>,
     model_flops: Option<u128>,
     other_ops: Option<u128>,
@@ -114,7 +116,7 @@ struct CountsJson {
     parameters: Option<u128>,
 }
 
-fn counts(counts: Option<&Counts>) -> CountsJson {
+pub(super) fn counts(counts: Option<&Counts>) -> CountsJson {
     let Some(counts) = counts else { return CountsJson::default() };
     CountsJson {
         macs: Some(counts.macs.0),
@@ -127,9 +129,8 @@ fn counts(counts: Option<&Counts>) -> CountsJson {
     }
 }
 
-fn count(report: &CountReport) -> CountJson<'_> {
+pub(super) fn count(report: &CountReport) -> CountJson<'_> {
     let given = report.bindings.iter().chain(&report.assumed);
-    let formula = &report.formula;
     CountJson {
         schema: SCHEMA,
         kind: "count",
@@ -138,13 +139,7 @@ fn count(report: &CountReport) -> CountJson<'_> {
         assumed: report.assumed.keys().map(String::as_str).collect(),
         symbols: report.symbols.iter().map(symbol).collect(),
         totals: totals(report),
-        formula: BTreeMap::from([
-            ("macs", formula.macs.as_str()),
-            ("other_ops", formula.other_ops.as_str()),
-            ("transcendental_ops", formula.transcendental_ops.as_str()),
-            ("bytes_read", formula.bytes_read.as_str()),
-            ("bytes_written", formula.bytes_written.as_str()),
-        ]),
+        formula: formula(&report.formula),
         lower_bound: report.is_lower_bound,
         unknown: report.unknown.iter().map(unknown).collect(),
         by: report.grouping.heading(),
@@ -152,6 +147,16 @@ fn count(report: &CountReport) -> CountJson<'_> {
         nodes: report.nodes.iter().map(node).collect(),
         notes: report.notes.iter().map(|note| note.text.as_str()).collect(),
     }
+}
+
+pub(super) fn formula(formula: &super::Formula) -> BTreeMap<&'static str, &str> {
+    BTreeMap::from([
+        ("macs", formula.macs.as_str()),
+        ("other_ops", formula.other_ops.as_str()),
+        ("transcendental_ops", formula.transcendental_ops.as_str()),
+        ("bytes_read", formula.bytes_read.as_str()),
+        ("bytes_written", formula.bytes_written.as_str()),
+    ])
 }
 
 fn symbol(symbol: &crate::graph::Symbol) -> SymbolJson<'_> {

@@ -9,8 +9,10 @@ mod json;
 mod matmul;
 mod number;
 mod svg;
+mod sweep;
 mod tensors;
 mod text;
+mod versus;
 
 pub use formats::{FormatEntry, FormatsReport};
 pub use groups::{Grouping, Row, group};
@@ -19,8 +21,10 @@ pub use json::json;
 pub use matmul::{MatmulReport, MatmulRow, StoredRow};
 pub use number::{BlockConversion, BlockElement, NumberConversion, NumberReport, NumberValue};
 pub use svg::roofline_svg;
+pub use sweep::{SweepReport, SweepRow, sweep_svg};
 pub use tensors::{TensorRow, TensorsReport, Verdict};
 pub use text::{Paint, text};
+pub use versus::{VersusReport, VersusRow, side_by_side};
 
 use crate::cost::{Counts, Stored};
 use crate::estimate::Estimate;
@@ -37,6 +41,10 @@ pub enum Report {
     Count(Box<CountReport>),
     /// What a machine does.
     Measure(Box<Profile>),
+    /// Two counts side by side.
+    Versus(Box<VersusReport>),
+    /// A count at many sizes.
+    Sweep(Box<SweepReport>),
     /// How long a model takes on a machine.
     Estimate(Box<EstimateReport>),
     /// All three on one page.
@@ -116,6 +124,18 @@ pub struct CountReport {
     pub nodes: Vec<NodeRow>,
     /// Doubts and flaws.
     pub notes: Vec<Note>,
+}
+
+impl CountReport {
+    /// The error of a question that needs a value for every symbol.
+    pub(crate) fn without_values(&self, what: &str) -> crate::error::Error {
+        let open = self.symbols.iter().filter(|symbol| {
+            !self.bindings.contains_key(&symbol.name) && !self.assumed.contains_key(&symbol.name)
+        });
+        let names: Vec<String> = open.map(|symbol| format!("{}=N", symbol.name)).collect();
+        crate::error::Error::new(format!("{what} needs a value for every symbol of the model"))
+            .remedy(format!("add --bind {}", names.join(",")))
+    }
 }
 
 /// Totals in symbols.

@@ -574,7 +574,7 @@ fn shortened(name: &str) -> String {
 }
 
 /// Text as XML 1.0 may hold it (<https://www.w3.org/TR/xml/#charsets>).
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for letter in text.chars() {
         match letter {

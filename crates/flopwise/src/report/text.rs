@@ -30,6 +30,8 @@ pub fn text(report: &Report, paint: Paint) -> String {
     match report {
         Report::Count(count) => page.count(count),
         Report::Measure(profile) => page.profile(profile),
+        Report::Versus(report) => page.versus(report),
+        Report::Sweep(report) => page.sweep(report),
         Report::Estimate(report) => {
             page.model_line(&report.count);
             page.unknown(&report.count.unknown);
@@ -328,7 +330,7 @@ impl Page {
     }
 }
 
-fn bindings(given: &BTreeMap<String, i128>, assumed: &BTreeMap<String, i128>) -> String {
+pub(super) fn bindings(given: &BTreeMap<String, i128>, assumed: &BTreeMap<String, i128>) -> String {
     let write = |pairs: &BTreeMap<String, i128>| {
         pairs.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(", ")
     };

@@ -1,0 +1,311 @@
+//! What the user says about a graph's attentions that the file does not: which keys are seen, packed
+//! sequences, decoding against a KV cache. Changes the graph before it is counted.
+//!
+//! Not here: how many pairs a mask lets through (see [`Mask::twice_pairs`]).
+
+use crate::error::Error;
+use crate::graph::{
+    Attention, Band, Dim, Function, Graph, Mask, Node, Op, Shape, Symbol, TensorId, TensorType,
+    fuse_attention,
+};
+use crate::note::Note;
+
+/// The symbol that stands for the tokens that a decoded token sees, itself included.
+pub const CONTEXT: &str = "context";
+/// Steps from a key back to the projection it was repeated from.
+const MAX_VIEWS: usize = 12;
+
+/// Which keys are seen, where the file leaves it open or says causal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// What the file says; where a tensor decides at run time, all.
+    AsFile,
+    /// All, whatever the file says.
+    All,
+    /// Those at or before the query.
+    Causal,
+    /// Of those the last so many, the query's own included.
+    Window(u64),
+    /// Of those the ones in the query's own chunk of so many positions.
+    Chunk(u64),
+    /// Those at or before the query, and the first so many.
+    Prefix(u64),
+}
+
+impl Seen {
+    fn mask(self, file: &Mask) -> Mask {
+        let number = |keys: u64| Dim::from(u128::from(keys));
+        match self {
+            Seen::AsFile => file.clone(),
+            Seen::All => Mask::Full,
+            Seen::Causal => Mask::causal(),
+            Seen::Window(keys) => Mask::window(&number(keys), Dim::ZERO),
+            Seen::Chunk(length) => Mask::Chunk { length: number(length), offset: Dim::ZERO },
+            Seen::Prefix(length) => Mask::Prefix { length: number(length), offset: Dim::ZERO },
+        }
+    }
+}
+
+/// What a pass is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pass {
+    /// All tokens at once: training, or the prompt of a generation (prefill).
+    Whole,
+    /// One token more, the keys and values of the tokens before it in a KV cache.
+    Decode,
+}
+
+/// What the user says about attention.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Masking {
+    /// Which keys are seen.
+    pub seen: Seen,
+    /// Lengths of several sequences put one behind the other; none for one sequence.
+    pub packed: Vec<u64>,
+    /// What a pass is.
+    pub pass: Pass,
+}
+
+impl Masking {
+    /// Attention as the file has it.
+    #[must_use]
+    pub fn as_file() -> Masking {
+        Masking { seen: Seen::AsFile, packed: Vec::new(), pass: Pass::Whole }
+    }
+}
+
+/// Applies it, and says which symbols have their values by it: the sequence is as long as the packed
+/// ones together; a decoded token is a sequence of one.
+///
+/// Only self-attention is changed, where queries and keys have the same length; a cross-attention
+/// sees all keys of the other sequence.
+///
+/// # Errors
+/// Nothing that it applies to.
+pub fn apply_masking(graph: &mut Graph, masking: &Masking) -> Result<Vec<(String, i128)>, Error> {
+    let is_whole = masking.pass == Pass::Whole && masking.packed.is_empty();
+    match (masking.seen, is_whole) {
+        (Seen::AsFile, true) => return Ok(Vec::new()),
+        (Seen::All, true) => {
+            attentions(graph).filter(|(attention, _)| attention.mask != Mask::Tensor).for_each(
+                |(attention, _)| {
+                    attention.mask = Mask::Full;
+                },
+            );
+            return Ok(Vec::new());
+        }
+        _ => {}
+    }
+    let n_fused = fuse_attention(graph);
+    if 0 < n_fused {
+        graph.notes.push(Note::new(format!(
+            "{n_fused} attentions that the file writes out as matrix products and a softmax are \
+             counted as attentions, so that their masks can be"
+        )));
+    }
+    set_seen(graph, masking.seen)?;
+    let mut bound = Vec::new();
+    if !masking.packed.is_empty() {
+        bound.extend(pack(graph, &masking.packed)?);
+    }
+    if masking.pass == Pass::Decode {
+        bound.push(decode(graph)?);
+    }
+    Ok(bound)
+}
+
+/// Every attention, with its node's operands.
+fn attentions(graph: &mut Graph) -> impl Iterator<Item = (&mut Attention, &mut Vec<TensorId>)> {
+    graph.nodes.iter_mut().filter_map(|Node { op, inputs, .. }| match op {
+        Op::Attention(attention) => Some((attention, inputs)),
+        _ => None,
+    })
+}
+
+/// Lengths of queries and keys of each attention in which they are the same.
+fn self_lengths(graph: &Graph) -> Vec<Option<Dim>> {
+    let length = |id: &TensorId| {
+        let shape = &graph.tensor(*id).tensor_type.as_ref()?.shape;
+        shape.rank().checked_sub(2).map(|axis| shape.0[axis].clone())
+    };
+    let of = |node: &Node| {
+        let [query, key, ..] = node.inputs.as_slice() else { return None };
+        length(query).filter(|queries| length(key).as_ref() == Some(queries))
+    };
+    let is_attention = |node: &&Node| matches!(node.op, Op::Attention(_));
+    graph.nodes.iter().filter(is_attention).map(of).collect()
+}
+
+fn set_seen(graph: &mut Graph, seen: Seen) -> Result<(), Error> {
+    if seen == Seen::AsFile {
+        return Ok(());
+    }
+    let lengths = self_lengths(graph);
+    let mut n_set = 0;
+    for ((attention, _), length) in attentions(graph).zip(lengths) {
+        let is_open = matches!(attention.mask, Mask::Tensor | Mask::Band(_));
+        if is_open && length.is_some() {
+            attention.mask = seen.mask(&attention.mask);
+            n_set += 1;
+        }
+    }
+    match n_set {
+        0 => Err(Error::new(
+            "has no self-attention that is causal or takes its mask as a tensor, so there is \
+             nothing to set the mask of",
+        )
+        .remedy("leave --attention away")),
+        _ => Ok(()),
+    }
+}
+
+fn pack(graph: &mut Graph, packed: &[u64]) -> Result<Option<(String, i128)>, Error> {
+    let total: i128 = packed.iter().map(|length| i128::from(*length)).sum();
+    let lengths: Vec<Dim> = packed.iter().map(|length| Dim::from(u128::from(*length))).collect();
+    let mut bound = None;
+    let mut n_packed = 0;
+    let mut n_open = 0;
+    let of_nodes = self_lengths(graph);
+    for ((attention, _), length) in attentions(graph).zip(of_nodes) {
+        let Some(length) = length else { continue };
+        match (length.as_constant(), length.symbols().as_slice()) {
+            (Some(length), _) if length == total => {}
+            (None, [symbol]) if length == Dim::symbol(symbol) => {
+                bound = Some((symbol.to_string(), total));
+            }
+            _ => continue,
+        }
+        n_packed += 1;
+        n_open += usize::from(attention.mask == Mask::Tensor);
+        let within = match &attention.mask {
+            Mask::Tensor => Mask::Full,
+            mask => mask.clone(),
+        };
+        attention.mask = Mask::Packed { lengths: lengths.clone(), within: Box::new(within) };
+    }
+    if n_packed == 0 {
+        return Err(Error::new(format!(
+            "has no self-attention over {total} tokens, the sum of the packed lengths"
+        )));
+    }
+    if 0 < n_open {
+        graph.notes.push(Note::new(format!(
+            "{n_open} attentions take their mask as a tensor; within each packed sequence all keys \
+             are counted (--attention causal, if that is what it holds)"
+        )));
+    }
+    Ok(bound)
+}
+
+/// One query per sequence, which sees the whole context; keys and values of all but itself come
+/// from the cache, with as many heads as are stored (GQA).
+fn decode(graph: &mut Graph) -> Result<(String, i128), Error> {
+    let lengths = self_lengths(graph);
+    let symbol = |length: &Dim| match length.symbols().as_slice() {
+        [symbol] if *length == Dim::symbol(symbol) => Some(symbol.to_string()),
+        _ => None,
+    };
+    let sequence = lengths.iter().flatten().find_map(symbol).ok_or_else(|| {
+        Error::new("has no self-attention over a sequence of open length, so it cannot decode")
+            .remedy(
+                "export it with a dynamic sequence length; a model that takes its KV cache as \
+                 input is decoded by binding its own sizes (--bind)",
+            )
+    })?;
+    let cached = &Dim::symbol(CONTEXT) - &Dim::ONE;
+    let is_decoded: Vec<bool> =
+        lengths.iter().map(|length| *length == Some(Dim::symbol(&sequence))).collect();
+    let mut sources = Vec::new();
+    for node in graph.nodes.iter().filter(|node| matches!(node.op, Op::Attention(_))) {
+        sources.push([unrepeated(graph, node.inputs[1]), unrepeated(graph, node.inputs[2])]);
+    }
+    let mut bytes = Dim::ZERO;
+    let one = |name: &str| (name == sequence).then_some(Dim::ONE);
+    for (operands, _) in sources.iter().zip(&is_decoded).filter(|(_, is_decoded)| **is_decoded) {
+        for id in operands {
+            bytes = &bytes + &per_token(graph, *id).substitute(&one);
+        }
+    }
+    for (((attention, inputs), operands), is_decoded) in
+        attentions(graph).zip(&sources).zip(&is_decoded)
+    {
+        if *is_decoded {
+            attention.cached = cached.clone();
+            attention.mask = at_the_end(&attention.mask, &cached);
+            inputs[1..3].copy_from_slice(operands);
+        }
+    }
+    graph.symbols.push(Symbol {
+        name: CONTEXT.to_owned(),
+        aliases: Vec::new(),
+        min: 1,
+        max: None,
+        place: "tokens that the decoded token sees, itself included".to_owned(),
+        at_most: None,
+    });
+    graph.notes.push(Note::new(format!(
+        "one token is decoded against a KV cache of {bytes} bytes per token of context; each pass \
+         reads it and adds one token to it"
+    )));
+    Ok((sequence, 1))
+}
+
+/// The mask of the last of so many queries.
+fn at_the_end(mask: &Mask, before: &Dim) -> Mask {
+    let moved = |offset: &Dim| offset + before;
+    match mask {
+        // What a tensor hides from the last token of a sequence is nothing, as far as one can know.
+        Mask::Full | Mask::Tensor | Mask::Packed { .. } => Mask::Full,
+        Mask::Band(Band { left, right, offset }) => {
+            Mask::Band(Band { left: left.clone(), right: right.clone(), offset: moved(offset) })
+        }
+        Mask::Chunk { length, offset } => {
+            Mask::Chunk { length: length.clone(), offset: moved(offset) }
+        }
+        Mask::Prefix { length, offset } => {
+            Mask::Prefix { length: length.clone(), offset: moved(offset) }
+        }
+    }
+}
+
+/// Keys as they were before each head was repeated for its group of queries: what a cache holds.
+fn unrepeated(graph: &Graph, id: TensorId) -> TensorId {
+    let known = |id: TensorId| graph.tensor(id).tensor_type.as_ref();
+    let Some(whole) = known(id) else { return id };
+    let rank = whole.shape.rank();
+    let (mut at, mut has_repeated) = (id, false);
+    for _ in 0..MAX_VIEWS {
+        let Some(node) = graph.tensor(at).producer else { return id };
+        let node = &graph.nodes[node.0];
+        let is_alone = |id: &&TensorId| {
+            known(**id).is_some_and(|operand| operand.shape.elements() != Dim::ONE)
+        };
+        let mut operands = node.inputs.iter().filter(is_alone);
+        let (Some(source), other) = (operands.next(), operands.next()) else { return id };
+        match (&node.op, other) {
+            (Op::Expand { .. } | Op::Tile { .. }, _) => has_repeated = true,
+            (Op::Reshape { .. } | Op::Transpose { .. } | Op::Identity | Op::Cast(_), _) => {}
+            // A scale.
+            (Op::Elementwise(Function::Mul | Function::Div), None) => {}
+            _ => return id,
+        }
+        at = *source;
+        let Some(found) = known(at) else { return id };
+        let is_same = |axis: usize| found.shape.0[axis] == whole.shape.0[axis];
+        let fits = found.shape.rank() == rank && is_same(rank - 1) && is_same(rank - 2);
+        if has_repeated && fits {
+            return at;
+        }
+    }
+    id
+}
+
+/// Bytes of one token of keys or values `[.., length, d]`.
+fn per_token(graph: &Graph, id: TensorId) -> Dim {
+    let Some(known) = &graph.tensor(id).tensor_type else { return Dim::ZERO };
+    let mut lengths = known.shape.0.clone();
+    if let Some(axis) = lengths.len().checked_sub(2) {
+        lengths[axis] = Dim::ONE;
+    }
+    super::bytes_of(&TensorType { shape: Shape(lengths), format: known.format })
+}
