@@ -33,11 +33,16 @@ pub(super) fn factors(
     ])
 }
 
-/// Bytes of keys and values read from the KV cache.
-pub(super) fn cached_bytes(op: &Attention, operands: &Operands) -> Result<Dim, String> {
+/// Bytes read from the KV cache: of keys and values, or of keys alone where the values are a part of
+/// them (`n_stored` 1).
+pub(super) fn cached_bytes(
+    op: &Attention,
+    operands: &Operands,
+    n_stored: usize,
+) -> Result<Dim, String> {
     let mut bytes = Dim::ZERO;
     let keys = op.mask.cached_keys(&op.cached);
-    for operand_idx in [1, 2] {
+    for operand_idx in 1..=n_stored {
         let operand = operands.input(operand_idx)?;
         let mut lengths = operand.shape.0.clone();
         let length_axis = lengths.len().checked_sub(2).ok_or("an attention of fewer axes")?;

@@ -116,9 +116,8 @@ pub fn apply_masking(graph: &mut Graph, masking: &Masking) -> Result<Vec<(String
 
 /// Every attention, with its node's operands.
 fn attentions(graph: &mut Graph) -> impl Iterator<Item = (&mut Attention, &mut Vec<TensorId>)> {
-    graph.nodes.iter_mut().filter_map(|Node { op, inputs, .. }| match op {
-        Op::Attention(attention) => Some((attention, inputs)),
-        _ => None,
+    graph.nodes.iter_mut().filter_map(|Node { op, inputs, .. }| {
+        if let Op::Attention(attention) = op { Some((attention, inputs)) } else { None }
     })
 }
 
@@ -177,10 +176,8 @@ fn pack(graph: &mut Graph, packed: &[u64]) -> Result<Option<(String, i128)>, Err
         }
         n_packed += 1;
         n_open += usize::from(attention.mask == Mask::Tensor);
-        let within = match &attention.mask {
-            Mask::Tensor => Mask::Full,
-            mask => mask.clone(),
-        };
+        let is_open = attention.mask == Mask::Tensor;
+        let within = if is_open { Mask::Full } else { attention.mask.clone() };
         attention.mask = Mask::Packed { lengths: lengths.clone(), within: Box::new(within) };
     }
     if n_packed == 0 {

@@ -28,7 +28,13 @@ pub(super) fn traffic(
         | Op::GatherNd { .. }
         | Op::Index { .. } => &written + &indices(),
         Op::Slice { .. } => written.clone(),
-        Op::Attention(op) => &inputs_once(node, bytes) + &attention::cached_bytes(op, operands)?,
+        Op::Attention(op) => {
+            // MLA in its absorbed form: the values are a part of the keys, which are read once.
+            let shared = node.inputs.get(2).filter(|value| is_part(graph, **value, node.inputs[1]));
+            let apart = |id: &TensorId| if Some(id) == shared { Dim::ZERO } else { bytes(id) };
+            &inputs_once(node, apart)
+                + &attention::cached_bytes(op, operands, shared.map_or(2, |_| 1))?
+        }
         Op::Fill { .. } => Dim::ZERO,
         Op::MatMul(_)
         | Op::Einsum(_)
@@ -63,6 +69,22 @@ pub(super) fn traffic(
         | Op::Opaque { .. } => inputs_once(node, bytes),
     };
     Ok((read, written))
+}
+
+/// Whether a tensor is a view of another.
+fn is_part(graph: &Graph, id: TensorId, whole: TensorId) -> bool {
+    let mut at = id;
+    while let Some(producer) = graph.tensor(at).producer {
+        let node = &graph.nodes[producer.0];
+        match node.inputs.first().filter(|_| node.op.is_view()) {
+            Some(source) => at = *source,
+            None => return false,
+        }
+        if at == whole {
+            return true;
+        }
+    }
+    false
 }
 
 /// x * x reads x once.

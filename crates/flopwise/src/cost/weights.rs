@@ -135,10 +135,8 @@ fn summed_by(node: &Node, slot: usize, rank: usize) -> Option<Vec<usize>> {
 
 /// The axes of a parameter behind a node that only passes it on.
 fn passed_on(op: &Op, axes: Vec<usize>) -> Option<Vec<usize>> {
-    match op {
-        Op::Transpose { permutation, .. } => {
-            permutation.iter().map(|axis| axes.get(*axis).copied()).collect()
-        }
-        other => matches!(other, Op::Identity | Op::Cast(_)).then_some(axes),
+    if let Op::Transpose { permutation, .. } = op {
+        return permutation.iter().map(|axis| axes.get(*axis).copied()).collect();
     }
+    matches!(op, Op::Identity | Op::Cast(_)).then_some(axes)
 }

@@ -106,24 +106,22 @@ fn walk_back(graph: &Graph, readers: &Readers, from: TensorId, budget: &mut usiz
     }
     let NodeId(node_idx) = graph.tensor(from).producer?;
     let node = &graph.nodes[node_idx];
-    match &node.op {
-        Op::MatMul(MatMul { scales: 0, .. }) if node.inputs.len() == 2 => {
-            Some(Back { product: node_idx, absorbed: vec![node_idx], mask: None })
-        }
-        op if works_on_each(op) => {
-            let from_operand = |operand: &TensorId| {
-                let is_main = keeps_keys(graph, *operand, from);
-                let mut back = walk_back(graph, readers, *operand, budget).filter(|_| is_main)?;
-                let others = node.inputs.iter().filter(|other| *other != operand);
-                let mask = others.copied().find(|other| is_per_key(graph, *other, from));
-                back.mask = back.mask.or(mask);
-                back.absorbed.push(node_idx);
-                Some(back)
-            };
-            node.inputs.iter().find_map(from_operand)
-        }
-        _ => None,
+    if matches!(node.op, Op::MatMul(MatMul { scales: 0, .. })) && node.inputs.len() == 2 {
+        return Some(Back { product: node_idx, absorbed: vec![node_idx], mask: None });
     }
+    if !works_on_each(&node.op) {
+        return None;
+    }
+    let from_operand = |operand: &TensorId| {
+        let is_main = keeps_keys(graph, *operand, from);
+        let mut back = walk_back(graph, readers, *operand, budget).filter(|_| is_main)?;
+        let others = node.inputs.iter().filter(|other| *other != operand);
+        let mask = others.copied().find(|other| is_per_key(graph, *other, from));
+        back.mask = back.mask.or(mask);
+        back.absorbed.push(node_idx);
+        Some(back)
+    };
+    node.inputs.iter().find_map(from_operand)
 }
 
 /// From the softmax on to the product of probabilities and values; the nodes between are absorbed.
@@ -149,30 +147,30 @@ fn walk_on(
             _ => return None,
         };
         let node = graph.nodes.get(reader)?;
-        match &node.op {
-            Op::MatMul(MatMul { a: Orientation::Plain, b: Orientation::Plain, scales: 0 }) => {
-                let is_product = node.inputs.len() == 2 && node.inputs[0] == from;
-                return is_product.then_some(reader);
-            }
-            op if works_on_each(op) && keeps_keys(graph, from, *node.outputs.first()?) => {
-                absorbed.push(reader);
-                from = node.outputs[0];
-            }
-            _ => return None,
+        if let Op::MatMul(product) = node.op {
+            let plain = MatMul::new(Orientation::Plain, Orientation::Plain);
+            let is_last = product == plain && node.inputs.len() == 2 && node.inputs[0] == from;
+            return is_last.then_some(reader);
         }
+        let output = *node.outputs.first()?;
+        if !works_on_each(&node.op) || !keeps_keys(graph, from, output) {
+            return None;
+        }
+        absorbed.push(reader);
+        from = output;
     }
     None
 }
 
 /// Whether an operator changes scores one by one.
 fn works_on_each(op: &Op) -> bool {
-    match op {
-        Op::Elementwise(function) => !matches!(
+    if let Op::Elementwise(function) = op {
+        return !matches!(
             function,
             Function::Compare | Function::Logical | Function::Bitwise | Function::Classify
-        ),
-        other => matches!(other, Op::Cast(_) | Op::Identity | Op::Reshape { .. }),
+        );
     }
+    matches!(op, Op::Cast(_) | Op::Identity | Op::Reshape { .. })
 }
 
 /// Whether two tensors have the same last two axes and as many elements.

@@ -115,10 +115,8 @@ impl Stored {
         };
         let blocks = axes(true).ceil_div(&Dim::from(self.block.elements as u128));
         let bytes = &(&axes(false) * &blocks) * &Dim::from(self.block.bytes as u128);
-        match self.block.layout {
-            BlockLayout::Nvfp4 => &bytes + &Dim::from(4i64),
-            _ => bytes,
-        }
+        let has_tensor_scale = self.block.layout == BlockLayout::Nvfp4;
+        if has_tensor_scale { &bytes + &Dim::from(4i64) } else { bytes }
     }
 }
 

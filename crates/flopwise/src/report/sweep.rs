@@ -11,7 +11,6 @@ use crate::units::{Bytes, grouped};
 use comfy_table::CellAlignment;
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::fmt::Write;
 
 /// What a model costs as one of its symbols grows.
 #[derive(Clone, Debug, PartialEq)]
@@ -170,68 +169,85 @@ pub fn sweep_svg(report: &SweepReport) -> String {
             ((row.value as f64).log10(), counts.map(f64::log10))
         })
         .collect();
-    let range = |values: Vec<f64>| {
-        let low = values.iter().copied().min_by(f64::total_cmp).unwrap_or(0.0).floor();
-        let high = values.iter().copied().max_by(f64::total_cmp).unwrap_or(1.0).ceil();
-        (low, high.max(low + 1.0))
+    let plot = Plot {
+        x: decades(points.iter().map(|point| point.0)),
+        y: decades(points.iter().flat_map(|point| point.1)),
     };
-    let (left, right) = range(points.iter().map(|point| point.0).collect());
-    let (bottom, top) = range(points.iter().flat_map(|point| point.1).collect());
-    let x = |log: f64| MARGIN.0 + (log - left) / (right - left) * (SIZE.0 - 2.0 * MARGIN.0);
-    let y =
-        |log: f64| SIZE.1 - MARGIN.1 - (log - bottom) / (top - bottom) * (SIZE.1 - 2.0 * MARGIN.1);
-    let mut out = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {} {}\" role=\"img\" \
-         font-family=\"sans-serif\" font-size=\"12\"><!-- drawn by flopwise --><title>{} over {}</title>\n\
-         <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n",
-        SIZE.0,
-        SIZE.1,
-        super::svg::escaped(&report.model),
-        super::svg::escaped(&report.symbol)
-    );
-    let mut line = |text: String| {
-        out.push_str(&text);
-        out.push('\n');
-    };
-    for decade in left as i64..=right as i64 {
-        let at = x(decade as f64);
-        line(format!(
-            "<path d=\"M{at:.1} {:.1}V{:.1}\" stroke=\"#ddd\"/><text x=\"{at:.1}\" y=\"{:.1}\" \
-             text-anchor=\"middle\">1e{decade}</text>",
-            y(bottom),
-            y(top),
-            SIZE.1 - MARGIN.1 + 18.0
+    let escaped = super::svg::escaped;
+    let (model, symbol) = (escaped(&report.model), escaped(&report.symbol));
+    let (width, height) = SIZE;
+    let mut lines = vec![
+        format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" \
+             role=\"img\" font-family=\"sans-serif\" font-size=\"12\">"
+        ),
+        format!("<!-- drawn by flopwise --><title>{model} over {symbol}</title>"),
+        "<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>".to_owned(),
+    ];
+    plot.grid(&mut lines);
+    let series = [("MACs", "#b8480b"), ("bytes moved", "#0b62c4")];
+    for (series_idx, (name, colour)) in series.into_iter().enumerate() {
+        let places = points.iter().map(|(value, counts)| plot.place(*value, counts[series_idx]));
+        let places: Vec<String> = places.map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
+        let label_y = MARGIN.1 + 18.0 * (series_idx as f64 + 1.0);
+        lines.push(format!(
+            "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>",
+            places.join(" ")
+        ));
+        lines.push(format!(
+            "<text x=\"{}\" y=\"{label_y}\" fill=\"{colour}\">{name}</text>",
+            MARGIN.0 + 10.0
         ));
     }
-    for decade in bottom as i64..=top as i64 {
-        let at = y(decade as f64);
-        line(format!(
-            "<path d=\"M{:.1} {at:.1}H{:.1}\" stroke=\"#ddd\"/><text x=\"{:.1}\" y=\"{:.1}\" \
-             text-anchor=\"end\">1e{decade}</text>",
-            x(left),
-            x(right),
-            MARGIN.0 - 6.0,
-            at + 4.0
-        ));
-    }
-    for (series, (name, colour)) in
-        [("MACs", "#b8480b"), ("bytes moved", "#0b62c4")].iter().enumerate()
-    {
-        let mut path = String::new();
-        for (point_idx, (value, counts)) in points.iter().enumerate() {
-            let step = if point_idx == 0 { 'M' } else { 'L' };
-            let written = write!(path, "{step}{:.1} {:.1}", x(*value), y(counts[series]));
-            written.expect("writing to a string does not fail");
-        }
-        line(format!("<path d=\"{path}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>"));
-        let (label_x, label_y) = (MARGIN.0 + 10.0, MARGIN.1 + 18.0 * (series as f64 + 1.0));
-        line(format!("<text x=\"{label_x}\" y=\"{label_y}\" fill=\"{colour}\">{name}</text>"));
-    }
-    line(format!(
-        "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>\n</svg>",
-        SIZE.0 / 2.0,
-        SIZE.1 - 10.0,
-        super::svg::escaped(&report.symbol)
+    lines.push(format!(
+        "<text x=\"{}\" y=\"{}\" text-anchor=\"middle\">{symbol}</text></svg>",
+        width / 2.0,
+        height - 10.0
     ));
-    out
+    lines.join("\n") + "\n"
+}
+
+/// Ranges of both axes, in powers of ten.
+struct Plot {
+    x: (i32, i32),
+    y: (i32, i32),
+}
+
+/// The whole powers of ten around some logarithms.
+fn decades(logs: impl Iterator<Item = f64> + Clone) -> (i32, i32) {
+    let low = logs.clone().min_by(f64::total_cmp).unwrap_or(0.0).floor() as i32;
+    let high = logs.max_by(f64::total_cmp).unwrap_or(1.0).ceil() as i32;
+    (low, high.max(low + 1))
+}
+
+impl Plot {
+    fn place(&self, x: f64, y: f64) -> (f64, f64) {
+        let share =
+            |log: f64, (low, high): (i32, i32)| (log - f64::from(low)) / f64::from(high - low);
+        let (width, height) = (SIZE.0 - 2.0 * MARGIN.0, SIZE.1 - 2.0 * MARGIN.1);
+        (MARGIN.0 + share(x, self.x) * width, SIZE.1 - MARGIN.1 - share(y, self.y) * height)
+    }
+
+    fn grid(&self, lines: &mut Vec<String>) {
+        let ((left, right), (bottom, top)) = (self.x, self.y);
+        for decade in left..=right {
+            let (x, low) = self.place(decade.into(), bottom.into());
+            let (_, high) = self.place(decade.into(), top.into());
+            lines.push(format!(
+                "<path d=\"M{x:.1} {low:.1}V{high:.1}\" stroke=\"#ddd\"/><text x=\"{x:.1}\" \
+                 y=\"{:.1}\" text-anchor=\"middle\">1e{decade}</text>",
+                low + 18.0
+            ));
+        }
+        for decade in bottom..=top {
+            let (first, y) = self.place(left.into(), decade.into());
+            let (last, _) = self.place(right.into(), decade.into());
+            lines.push(format!(
+                "<path d=\"M{first:.1} {y:.1}H{last:.1}\" stroke=\"#ddd\"/><text x=\"{:.1}\" \
+                 y=\"{:.1}\" text-anchor=\"end\">1e{decade}</text>",
+                first - 6.0,
+                y + 4.0
+            ));
+        }
+    }
 }

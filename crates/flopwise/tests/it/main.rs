@@ -1,4 +1,5 @@
 //! The integration tests, one binary.
 
+mod masks;
 mod onnx;
 mod pt2;
