@@ -579,12 +579,10 @@ pub(crate) struct CompletionsArgs {
 
 fn binding(text: &str) -> Result<(String, i128), String> {
     let (name, value) = text.split_once('=').ok_or("write NAME=N, for instance batch=8")?;
-    let value: i128 = value
-        .trim()
-        .replace('_', "")
-        .parse()
-        .map_err(|_| format!("`{value}` is not a whole number"))?;
-    Ok((name.trim().to_owned(), value))
+    let plain = value.trim().replace('_', "");
+    let number = plain.parse::<i128>().or_else(|_| count(&plain).map(i128::from));
+    let number = number.map_err(|_| format!("`{value}` is not a whole number"))?;
+    Ok((name.trim().to_owned(), number))
 }
 
 fn overhead(text: &str) -> Result<Seconds, String> {

@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod commands;
+mod counting;
 mod matmul;
 mod numbers;
 mod run;

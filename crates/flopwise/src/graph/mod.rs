@@ -7,6 +7,7 @@ mod build;
 mod dim;
 #[cfg(test)]
 mod dim_tests;
+mod einsum;
 mod fuse;
 mod mask;
 mod op;
@@ -18,12 +19,13 @@ mod tensor;
 
 pub use build::{BuildError, Builder, MAX_DIM, NewNode};
 pub use dim::{Dim, DimError};
+pub use einsum::Einsum;
 pub use fuse::fuse_attention;
 pub use mask::{Attention, Band, Mask};
 pub use op::{
-    Cell, Convolution, Direction, Einsum, Function, Interpolation, Keep, Kind, MatMul,
-    Normalization, Op, Orientation, Padding, Pool, PoolFunction, Range, Recurrent, Reduce,
-    Reduction, Rounding, Storage, Window,
+    Cell, Convolution, Direction, Function, Interpolation, Keep, Kind, MatMul, Normalization, Op,
+    Orientation, Padding, Pool, PoolFunction, Range, Recurrent, Reduce, Reduction, Rounding,
+    Storage, Window,
 };
 pub use shape::{ShapeError, axis_of, infer};
 pub use symbol::{BindError, Bindings, Constraint, Relation, Symbol};

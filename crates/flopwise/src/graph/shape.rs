@@ -4,8 +4,9 @@
 //! rule records a [`Constraint`] that is checked once the symbols are bound.
 
 use super::dim::Dim;
+use super::einsum::Einsum;
 use super::op::{
-    Convolution, Direction, Einsum, Function, Keep, MatMul, Op, Orientation, Padding, Pool, Range,
+    Convolution, Direction, Function, Keep, MatMul, Op, Orientation, Padding, Pool, Range,
     Recurrent, Reduce, Reduction, Rounding, Window,
 };
 use super::symbol::{Constraint, Relation};

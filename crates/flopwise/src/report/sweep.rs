@@ -71,9 +71,10 @@ impl Page {
         let at = bindings(&report.bindings, &report.assumed);
         self.heading(&format!("Model {}{at}, by {}", report.model, report.symbol));
         let relation = if report.is_lower_bound { ">=" } else { "=" };
-        self.line(&format!("  MACs  {relation} {}", report.formula.macs));
-        let bytes = [&report.formula.bytes_read, &report.formula.bytes_written];
-        self.line(&format!("  bytes {relation} {} + {}", bytes[0], bytes[1]));
+        let Formula { macs, bytes_read, bytes_written, .. } = &report.formula;
+        self.line(&format!("  MACs          {relation} {macs}"));
+        self.line(&format!("  bytes read    {relation} {bytes_read}"));
+        self.line(&format!("  bytes written {relation} {bytes_written}"));
         self.line("");
         let heads =
             [report.symbol.as_str(), "MACs", "growth", "bytes moved", "FLOP/byte", "peak", "MACs"];

@@ -112,7 +112,10 @@ impl Page {
             let least = if side.is_lower_bound { ", at least" } else { "" };
             format!("{}{}{least}", side.model, bindings(&side.bindings, &side.assumed))
         };
-        self.heading(&format!("{} (A) versus {} (B)", title(&report.left), title(&report.right)));
+        self.heading("A versus B");
+        self.line(&format!("  A  {}", title(&report.left)));
+        self.line(&format!("  B  {}", title(&report.right)));
+        self.line("");
         let mut whole = table(&["", "A", "B", "B / A"]);
         for total in totals(report) {
             let ratio = ratio(Some(total.left), Some(total.right));
