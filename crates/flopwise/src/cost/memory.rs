@@ -3,15 +3,15 @@
 use super::bytes_of;
 use super::totals::count;
 use crate::error::Error;
-use crate::graph::{Bindings, Dim, Graph, NodeId, Role, Tensor, TensorId};
+use crate::graph::{Bindings, Dim, Graph, Node, NodeId, Role, Tensor, TensorId};
 use crate::units::Bytes;
 
 /// Memory of one forward pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Memory {
     /// Inputs and results alive at once, at the worst moment of the file's own order: each buffer
-    /// lives from the node that makes it to the last that reads it, views share the buffer they
-    /// look at, inputs and outputs stay to the end, and nothing is computed in place.
+    /// lives from the node that makes it to the last that reads it, views and operators in place
+    /// share the buffer they look at, inputs and outputs stay to the end.
     pub peak_activation_bytes: Bytes,
     /// The node at which that is.
     pub peak_node: Option<NodeId>,
@@ -63,13 +63,17 @@ pub fn memory(graph: &Graph, bindings: &Bindings) -> Result<Memory, Error> {
     Ok(Memory { peak_activation_bytes: Bytes(peak), peak_node })
 }
 
-/// For each tensor the one whose bytes it looks at: itself, unless a view made it.
+/// For each tensor the one whose bytes it looks at: itself, unless a view or an operator in place
+/// made it.
 fn owners(graph: &Graph) -> Vec<TensorId> {
     let mut owner: Vec<TensorId> = (0..graph.tensors.len()).map(TensorId).collect();
-    for node in graph.nodes.iter().filter(|node| node.op.is_view()) {
+    let shares = |node: &&Node| node.op.is_view() || node.in_place;
+    for node in graph.nodes.iter().filter(shares) {
         let Some(source) = node.inputs.first() else { continue };
         let root = owner[source.0];
-        for output in &node.outputs {
+        // Besides its result an operator in place may have others of its own.
+        let n_shared = if node.op.is_view() { node.outputs.len() } else { 1 };
+        for output in node.outputs.iter().take(n_shared) {
             owner[output.0] = root;
         }
     }

@@ -77,6 +77,8 @@ pub struct NewNode {
     pub line: Option<SourceLine>,
     /// How often it runs in one pass.
     pub repeat: Dim,
+    /// Whether the first result overwrites the first operand.
+    pub in_place: bool,
     /// The format of the first result, where it is not the one that the operator's rule gives
     /// (an integer product with a wider sum).
     pub format: Option<Format>,
@@ -224,6 +226,7 @@ impl Builder {
             module: None,
             line: None,
             repeat: Dim::ONE,
+            in_place: false,
             format: None,
         })
     }
@@ -266,6 +269,7 @@ impl Builder {
             module: new.module,
             line: new.line,
             repeat: new.repeat,
+            in_place: new.in_place,
         });
         Ok(outputs)
     }

@@ -227,7 +227,7 @@ fn push_attention(graph: &mut Graph, last: Node, found: &Found) {
     };
     let mask = if found.mask.is_some() { Mask::Tensor } else { Mask::Full };
     let inputs = [found.query, key, found.value].into_iter().chain(found.mask).collect();
-    push(graph, Node { op: Op::Attention(Attention::new(mask)), inputs, ..last });
+    push(graph, Node { op: Op::Attention(Attention::new(mask)), inputs, in_place: false, ..last });
 }
 
 /// A view of `[.., d, keys]` as `[.., keys, d]`.

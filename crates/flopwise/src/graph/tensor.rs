@@ -139,6 +139,8 @@ pub struct Node {
     pub line: Option<SourceLine>,
     /// How often it runs in one pass: 1, or the rounds of the loops around it.
     pub repeat: Dim,
+    /// Whether the first result overwrites the first operand (`relu_`).
+    pub in_place: bool,
 }
 
 /// Branches of which one runs; which one is decided at run time.

@@ -440,6 +440,7 @@ impl<'a> Walk<'a> {
             module: provenance::module(node).map(|path| self.texts.shared(&path)),
             line: provenance::line(node, &mut self.texts),
             repeat: Dim::ONE,
+            in_place: false,
             format: None,
         };
         let mut made = Vec::with_capacity(steps.len());

@@ -537,9 +537,15 @@ impl Common {
             module: self.module.clone(),
             line: self.line.clone(),
             repeat: Dim::ONE,
+            in_place: is_in_place(&self.operator),
             format: None,
         }
     }
+}
+
+/// Names of in-place operators end with an underscore: `aten.relu_.default`.
+fn is_in_place(operator: &str) -> bool {
+    operator.split('.').nth(1).is_some_and(|name| name.ends_with('_') && !name.ends_with("__"))
 }
 
 struct Inner<'a> {
