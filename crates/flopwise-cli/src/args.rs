@@ -3,6 +3,7 @@
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use flopwise::cost::{Masking, Pass, Seen, WeightFormat};
+use flopwise::graph::Positions;
 use flopwise::report::Grouping;
 use flopwise::units::Seconds;
 use flopwise_formats::block::ScaleRule;
@@ -105,6 +106,9 @@ pub(crate) struct ModelChoice {
     pub(crate) bind: Vec<(String, i128)>,
     #[command(flatten)]
     pub(crate) masking: MaskingChoice,
+    /// Positions of a convolution's kernel: all (padding included), or valid (inside only, as XLA)
+    #[arg(long, value_enum, default_value_t = Conv::All)]
+    pub(crate) conv: Conv,
     /// Store the parameters in another format, scales included: bf16, fp8_e4m3, mxfp4, q4_k ...
     #[arg(long, value_name = "FORMAT", value_parser = |text: &str| text.parse::<WeightFormat>())]
     pub(crate) weights: Option<WeightFormat>,
@@ -138,6 +142,22 @@ impl MaskingChoice {
             Mode::Decode => Pass::Decode,
         };
         Masking { seen: self.attention, packed: self.packed.clone(), pass }
+    }
+}
+
+/// Which positions of a convolution's kernel are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Conv {
+    All,
+    Valid,
+}
+
+impl Conv {
+    pub(crate) fn positions(self) -> Positions {
+        match self {
+            Conv::All => Positions::All,
+            Conv::Valid => Positions::Valid,
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use crate::arch;
 use crate::cost::{self, BoundWork, CONTEXT, Counts, Masking, Pass, WeightFormat, Work};
 use crate::error::Error;
 use crate::estimate::{self, Bound, Estimate, Setup};
-use crate::graph::{Bindings, Dim, Graph, Kind, Mask, Node, Op, Symbol};
+use crate::graph::{Bindings, Dim, Graph, Kind, Mask, Node, Op, Positions, Symbol};
 use crate::import;
 use crate::machine::Profile;
 use crate::note::Note;
@@ -75,6 +75,8 @@ pub struct CountQuery {
     pub grouping: Grouping,
     /// What the user says about attention.
     pub masking: Masking,
+    /// Which positions of a convolution's kernel are counted.
+    pub positions: Positions,
     /// The format that parameters are stored in; `None` for the file's own.
     pub weights: Option<WeightFormat>,
 }
@@ -97,6 +99,7 @@ pub struct EstimateQuery {
 ///
 /// ```
 /// use flopwise::cost::Masking;
+/// use flopwise::graph::Positions;
 /// use flopwise::query::{CountQuery, Query, answer};
 /// use flopwise::report::{Grouping, Report};
 /// let query = CountQuery {
@@ -105,6 +108,7 @@ pub struct EstimateQuery {
 ///     grouping: Grouping::Kind,
 ///     masking: Masking::as_file(),
 ///     weights: None,
+///     positions: Positions::All,
 /// };
 /// let Ok(Report::Count(report)) = answer(&Query::Count(query)) else { panic!() };
 /// assert_eq!(report.formula.macs, "4089184256*batch");
@@ -158,6 +162,7 @@ struct Opened {
 /// Opens the model, applies what the user says about it, and binds its symbols.
 fn opened(query: &CountQuery) -> Result<Opened, Error> {
     let mut graph = open_model(&query.model)?;
+    graph.positions = query.positions;
     let settled = settle(&mut graph, query).map_err(|error| name_model(error, query))?;
     let (bindings, fixed) = settled;
     Ok(Opened { graph, bindings, fixed })

@@ -40,6 +40,7 @@ fn count_query(choice: &ModelChoice, grouping: Grouping) -> CountQuery {
         bindings: choice.bind.clone(),
         grouping,
         masking: choice.masking.masking(),
+        positions: choice.conv.positions(),
         weights: choice.weights,
     }
 }

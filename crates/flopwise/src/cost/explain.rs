@@ -5,7 +5,7 @@
 use super::{
     Cost, Count, NodeWork, Operands, attention, convolution, matmul, node_operands, recurrent,
 };
-use crate::graph::{Dim, Direction, Graph, Op};
+use crate::graph::{Dim, Direction, Graph, Op, Positions};
 
 /// One quantity of one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,17 +80,18 @@ fn macs_factors(
         return (factors, "each result sums as many products as the inner size");
     }
     if let Op::Convolution(op) = op
-        && let Ok((positions, weights_each)) = convolution::factors(op, operands)
+        && let Ok(factors) = convolution::factors(op, operands)
     {
-        let (words, source) = match op.direction {
-            Direction::Forward => {
-                ("results", "every output position times the whole kernel, padding included")
+        let source = match (operands.positions, &op.direction) {
+            (Positions::Valid, _) => "kernel elements that meet the input, not its padding",
+            (Positions::All, Direction::Forward) => {
+                "every output position times the whole kernel, padding included"
             }
-            Direction::Transposed { .. } => {
-                ("inputs", "every input position times the whole kernel")
+            (Positions::All, Direction::Transposed { .. }) => {
+                "every input position times the whole kernel"
             }
         };
-        return (vec![(words, positions), ("weights each meets", weights_each)], source);
+        return (factors, source);
     }
     if let Op::Attention(op) = op
         && let Ok(factors) = attention::factors(op, operands)

@@ -31,7 +31,7 @@ pub use memory::{Memory, memory};
 pub use totals::{BoundWork, Counts, Stored};
 pub use weights::{WeightFormat, store_weights};
 
-use crate::graph::{Dim, Graph, Node, NodeId, Op, Role, TensorId, TensorType};
+use crate::graph::{Dim, Graph, Node, NodeId, Op, Positions, Role, TensorId, TensorType};
 use std::collections::HashSet;
 
 /// What one node costs, in the graph's symbols.
@@ -205,6 +205,7 @@ impl Arithmetic {
 
 /// The types a node works on; all known, or there is no cost.
 pub(crate) struct Operands<'a> {
+    positions: Positions,
     inputs: Vec<&'a TensorType>,
     outputs: Vec<&'a TensorType>,
 }
@@ -252,6 +253,7 @@ fn node_cost(graph: &Graph, node: &Node) -> Result<Cost, String> {
 fn node_operands<'a>(graph: &'a Graph, node: &'a Node) -> Result<Operands<'a>, String> {
     let inputs: Option<Vec<&TensorType>> = graph.input_types(node).collect();
     Ok(Operands {
+        positions: graph.positions,
         inputs: inputs.ok_or_else(|| "a shape is unknown".to_owned())?,
         // A second output that nothing declares (saved statistics) has no size to count.
         outputs: graph.output_types(node).flatten().collect(),

@@ -1,7 +1,7 @@
 //! [`Builder`]: puts a graph together and checks each node as it is inserted.
 
 use super::dim::Dim;
-use super::op::Op;
+use super::op::{Op, Positions};
 use super::shape::{self, ShapeError};
 use super::symbol::{Constraint, Symbol};
 use super::tensor::{
@@ -116,6 +116,7 @@ impl Builder {
             outputs: Vec::new(),
             symbols: Vec::new(),
             constraints: Vec::new(),
+            positions: Positions::All,
             choices: Vec::new(),
             modules: BTreeMap::new(),
             notes: Vec::new(),

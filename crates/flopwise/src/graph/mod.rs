@@ -24,8 +24,8 @@ pub use fuse::fuse_attention;
 pub use mask::{Attention, Band, Mask};
 pub use op::{
     Cell, Convolution, Direction, Function, Interpolation, Keep, Kind, MatMul, Normalization, Op,
-    Orientation, Padding, Pool, PoolFunction, Range, Recurrent, Reduce, Reduction, Rounding,
-    Storage, Window,
+    Orientation, Padding, Pool, PoolFunction, Positions, Range, Recurrent, Reduce, Reduction,
+    Rounding, Storage, Window,
 };
 pub use shape::{ShapeError, axis_of, infer};
 pub use symbol::{BindError, Bindings, Constraint, Relation, Symbol};

@@ -277,6 +277,15 @@ pub struct Convolution {
     pub groups: i64,
 }
 
+/// Which positions of a convolution's kernel are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Positions {
+    /// Every output position times the whole kernel, as the field does.
+    All,
+    /// Only those inside the input, not on its padding, as XLA does.
+    Valid,
+}
+
 /// Which way a convolution runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Direction {

@@ -3,7 +3,7 @@
 //! Not here: how a graph is put together (`build.rs`) and the rules that give shapes (`shape.rs`).
 
 use super::dim::Dim;
-use super::op::Op;
+use super::op::{Op, Positions};
 use super::symbol::{Constraint, Symbol};
 use crate::note::Note;
 use flopwise_formats::Format;
@@ -188,6 +188,8 @@ pub struct Graph {
     pub symbols: Vec<Symbol>,
     /// What must hold between sizes for the graph to run.
     pub constraints: Vec<Constraint>,
+    /// How convolutions are counted.
+    pub positions: Positions,
     /// Branches decided at run time, inner ones before those around them.
     pub choices: Vec<Choice>,
     /// The class of each module path (`layer1.0.conv1` -> `torch.nn.modules.conv.Conv2d`), where

@@ -3,7 +3,8 @@
 
 use flopwise::cost::{Masking, Pass, Seen, WeightFormat, work};
 use flopwise::graph::{
-    Attention, Builder, Dim, Mask, MatMul, Op, Orientation, Range, Role, Shape, Storage, TensorType,
+    Attention, Builder, Dim, Mask, MatMul, Op, Orientation, Positions, Range, Role, Shape, Storage,
+    TensorType,
 };
 use flopwise::query::{CountQuery, Query, answer};
 use flopwise::report::{CountReport, Grouping, Report};
@@ -23,6 +24,7 @@ fn query(model: &str, masking: Masking, bindings: &[(&str, i128)]) -> CountQuery
         grouping: Grouping::Kind,
         masking,
         weights: None,
+        positions: Positions::All,
     }
 }
 
