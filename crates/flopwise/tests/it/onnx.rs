@@ -75,3 +75,13 @@ fn nodes_know_where_they_come_from() {
     let modules = resnet.nodes.iter().filter_map(|node| node.module.as_deref());
     assert!(modules.into_iter().any(|module| module == "layer2.0.downsample.0"));
 }
+
+#[test]
+fn classes_of_modules_are_kept() {
+    let graph = open("llama_small.dynamo.dyn");
+    let class = |path: &str| graph.modules.get(path).map(|class| &**class);
+    assert_eq!(class("m.model.layers.0.self_attn.q_proj"), Some("torch.nn.modules.linear.Linear"));
+    let attention = "transformers.models.llama.modeling_llama.LlamaAttention";
+    assert_eq!(class("m.model.layers.0.self_attn"), Some(attention));
+    assert!(!graph.modules.keys().any(|path| path.starts_with('_')), "{:?}", graph.modules);
+}

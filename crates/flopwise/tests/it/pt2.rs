@@ -113,3 +113,22 @@ fn modules_and_source_lines_are_kept() {
     let line = node.line.as_ref().expect("the file has stack traces").to_string();
     assert!(line.starts_with("torchvision/models/resnet.py:"), "{line}");
 }
+
+#[test]
+fn classes_of_modules_are_kept() {
+    let check = |graph: &flopwise::graph::Graph, path: &str, class: &str| {
+        assert_eq!(graph.modules.get(path).map(|class| &**class), Some(class), "`{path}`");
+    };
+    let graph = open_model("resnet18").expect("the model is built in");
+    check(&graph, "", "torchvision.models.resnet.ResNet");
+    check(&graph, "layer1", "torch.nn.modules.container.Sequential");
+    check(&graph, "layer1.0", "torchvision.models.resnet.BasicBlock");
+    check(&graph, "layer1.0.conv1", "torch.nn.modules.conv.Conv2d");
+    for version in ["2.5", "2.7", "2.8", "2.9"] {
+        let file = format!("tests/data/pt2/torch_{version}_tiny_gpt_causal.pt2");
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+        let graph = import::open(&path).expect("the file is whole");
+        check(&graph, "", "models.TinyGPT");
+        check(&graph, "ln_f", "torch.nn.modules.normalization.LayerNorm");
+    }
+}

@@ -7,10 +7,17 @@ use crate::graph::SourceLine;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+/// The property that lists the modules around a node.
+const SCOPES: &str = "pkg.torch.onnx.name_scopes";
+/// What PyTorch writes for nodes outside all modules.
+const NO_MODULE: &str = "_empty_nn_module";
+
 /// Texts that many nodes share, each kept once.
 #[derive(Default)]
 pub(super) struct Texts {
     known: HashMap<String, Arc<str>>,
+    /// The modules around the last node, as the file writes them.
+    modules: String,
 }
 
 impl Texts {
@@ -26,17 +33,40 @@ impl Texts {
 
 /// The module path (`layer1.0.conv1`).
 pub(super) fn module(node: &NodeProto) -> Option<String> {
-    from_scopes(node).or_else(|| from_name(&node.name)).filter(|path| !path.is_empty())
+    let path = from_scopes(node).or_else(|| from_name(&node.name));
+    path.filter(|path| !path.is_empty() && !path.starts_with(NO_MODULE))
 }
 
 /// The dynamo exporter lists the modules around a node and the node itself:
 /// `['', 'layer1', 'layer1.0', 'layer1.0.conv1', 'conv2d']`.
 fn from_scopes(node: &NodeProto) -> Option<String> {
-    let scopes = property(node, "pkg.torch.onnx.name_scopes")?;
-    let inner = scopes.trim().strip_prefix('[')?.strip_suffix(']')?;
-    let mut names = inner.split(',').map(|name| name.trim().trim_matches(['\'', '"']));
-    names.next_back()?;
-    Some(names.next_back().unwrap_or("").to_owned())
+    let mut names = list(node, SCOPES)?;
+    names.pop()?;
+    Some(names.pop().unwrap_or("").to_owned())
+}
+
+/// Path and class of the modules around a node, outermost first; nothing when the node before was
+/// in the same module, as most are. The dynamo exporter lists the
+/// classes beside the names: `['ResNet', 'torch.nn.modules.conv.Conv2d', 'aten.conv2d.default']`.
+pub(super) fn classes<'a>(node: &'a NodeProto, texts: &mut Texts) -> Vec<(&'a str, &'a str)> {
+    let around = property(node, SCOPES).and_then(|scopes| scopes.rsplit_once(','));
+    let Some((around, _)) = around.filter(|(around, _)| *around != texts.modules) else {
+        return Vec::new();
+    };
+    texts.modules = around.to_owned();
+    let lists = list(node, SCOPES).zip(list(node, "pkg.torch.onnx.class_hierarchy"));
+    let Some((mut names, classes)) = lists.filter(|(n, classes)| n.len() == classes.len()) else {
+        return Vec::new();
+    };
+    names.pop();
+    let is_module = |(path, _): &(&str, &str)| !path.starts_with(NO_MODULE);
+    names.into_iter().zip(classes).filter(is_module).collect()
+}
+
+/// A list of texts as Python writes it.
+fn list<'a>(node: &'a NodeProto, key: &str) -> Option<Vec<&'a str>> {
+    let inner = property(node, key)?.trim().strip_prefix('[')?.strip_suffix(']')?;
+    Some(inner.split(',').map(|name| name.trim().trim_matches(['\'', '"'])).collect())
 }
 
 /// The TorchScript exporter writes the modules into the node's name:

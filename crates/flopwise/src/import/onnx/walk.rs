@@ -425,6 +425,9 @@ impl<'a> Walk<'a> {
         declared: Vec<Option<TensorType>>,
     ) -> Result<(), Error> {
         self.spot_fused_convolution(node);
+        for (path, class) in provenance::classes(node, &mut self.texts) {
+            self.builder.module(self.texts.shared(path), self.texts.shared(class));
+        }
         let all = || (0..inputs.len()).filter(|slot| inputs[*slot].is_some()).map(Source::Input);
         let (mut steps, failure) = match plan {
             Ok(steps) => (steps, "has no meaning".to_owned()),

@@ -34,6 +34,8 @@ const MAX_JSON_BYTES: u64 = 256 << 20;
 const MAX_MEMBERS: usize = 1_000_000;
 /// Graphs inside graphs (`torch.no_grad()` blocks) deeper than this are damage.
 const MAX_GRAPH_DEPTH: usize = 16;
+/// The path of what stands outside all modules.
+const NO_MODULE: &str = "_empty_nn_module";
 /// PyTorch writes its own infinity as a large number in some versions; no size is this large.
 const NO_MAXIMUM: i128 = 1 << 61;
 
@@ -169,6 +171,8 @@ struct Importer<'a> {
     symbol_names: BTreeMap<String, String>,
     /// Modules and source files, each name held once.
     interned: HashMap<String, Arc<str>>,
+    /// The innermost module of each stack of modules met.
+    modules: HashMap<&'a str, Option<Arc<str>>>,
     n_assertions: usize,
 }
 
@@ -184,6 +188,7 @@ impl<'a> Importer<'a> {
             builder: Builder::new(name),
             symbol_names: BTreeMap::new(),
             interned: HashMap::new(),
+            modules: HashMap::new(),
             n_assertions: 0,
         }
     }
@@ -382,7 +387,7 @@ impl<'a> Importer<'a> {
         let common = Common {
             name: name.to_owned(),
             operator: Arc::from(operator),
-            module: module_path(&node.metadata).map(|path| self.intern(&path)),
+            module: self.module(&node.metadata),
             line: self.source_line(&node.metadata),
         };
         self.insert(lowered, common, operands, &outputs, tensors)
@@ -488,6 +493,28 @@ impl<'a> Importer<'a> {
         let interned: Arc<str> = Arc::from(text);
         self.interned.insert(text.to_owned(), Arc::clone(&interned));
         interned
+    }
+
+    /// The path of the innermost module; the classes of it and of those around it are kept. They
+    /// are written `key,path,class;key,path,class`, outermost first.
+    fn module(&mut self, metadata: &'a Metadata<'a>) -> Option<Arc<str>> {
+        let stack = metadata.nn_module_stack.as_deref()?;
+        if let Some(known) = self.modules.get(stack) {
+            return known.clone();
+        }
+        let mut innermost = None;
+        for module in stack.split(';') {
+            let mut parts = module.splitn(3, ',').skip(1).map(str::trim);
+            let path = parts.next().filter(|path| !path.starts_with(NO_MODULE));
+            if let (Some(path), Some(class)) = (path, parts.next()) {
+                let (path, class) = (self.intern(path), self.intern(class));
+                self.builder.module(path, class);
+            }
+            innermost = path.filter(|path| !path.is_empty());
+        }
+        let innermost = innermost.map(|path| self.intern(path));
+        self.modules.insert(stack, innermost.clone());
+        innermost
     }
 
     /// The innermost frame outside PyTorch's own `torch/nn`, as users look for their own line.
@@ -619,14 +646,6 @@ fn input_names<'a>(argument: &'a Argument<'a>) -> impl Iterator<Item = &'a str> 
 
 fn output_names<'a>(outputs: &'a [Argument<'a>]) -> impl Iterator<Item = &'a str> {
     outputs.iter().flat_map(input_names)
-}
-
-/// `key,path,type;key,path,type`: the path of the innermost module.
-fn module_path(metadata: &Metadata) -> Option<String> {
-    let innermost = metadata.nn_module_stack.as_deref()?.rsplit(';').next()?;
-    let path = innermost.split(',').nth(1)?.trim();
-    let is_module = !path.is_empty() && !path.starts_with("_empty_nn_module");
-    is_module.then(|| path.to_owned())
 }
 
 /// Lower and upper bound. PyTorch writes 2 as the lower bound of a symbol it merely did not
