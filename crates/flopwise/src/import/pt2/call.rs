@@ -15,13 +15,15 @@ pub(super) struct Call<'c, 'a> {
 }
 
 impl<'a> Call<'_, 'a> {
-    /// `torch.ops.aten.relu_.default` -> `relu`: no namespace, overload or in-place mark.
-    pub(super) fn base(&self) -> &'a str {
+    /// `torch.ops.aten.relu_.default` -> `aten` and `relu`: no overload or in-place mark.
+    pub(super) fn operator(&self) -> (&'a str, &'a str) {
         let target: &str = &self.node.target;
-        let Some(aten) = target.strip_prefix("torch.ops.aten.") else { return target };
-        let base = aten.split('.').next().unwrap_or(aten);
+        let target = target.strip_prefix("torch.ops.").unwrap_or(target);
+        let (library, rest) = target.split_once('.').unwrap_or(("", target));
+        let base = rest.split('.').next().unwrap_or(rest);
         // `__and__` is a name of its own; only one trailing underscore marks an in-place variant.
-        if base.ends_with("__") { base } else { base.strip_suffix('_').unwrap_or(base) }
+        let is_in_place = base.ends_with('_') && !base.ends_with("__");
+        (library, if is_in_place { &base[..base.len() - 1] } else { base })
     }
 
     pub(super) fn argument(&self, name: &str) -> Option<&'a Argument<'a>> {
@@ -63,12 +65,23 @@ impl<'a> Call<'_, 'a> {
         names.filter_map(|name| self.tensors.get(name).copied()).collect()
     }
 
+    /// Every operand that is read: all but the tensors that an `out` variant writes to.
+    pub(super) fn read_tensors(&self) -> Vec<TensorId> {
+        let read = self.node.inputs.iter().filter(|argument| argument.name != "out");
+        let names = read.flat_map(|argument| super::input_names(&argument.arg));
+        names.filter_map(|name| self.tensors.get(name).copied()).collect()
+    }
+
     pub(super) fn int(&self, name: &str) -> Option<i64> {
         self.argument(name)?.as_int
     }
 
     pub(super) fn boolean(&self, name: &str) -> Option<bool> {
         self.argument(name)?.as_bool
+    }
+
+    pub(super) fn booleans(&self, name: &str) -> Option<Vec<bool>> {
+        self.argument(name)?.as_bools.clone()
     }
 
     pub(super) fn float(&self, name: &str) -> Option<f64> {

@@ -12,6 +12,8 @@ use crate::graph::Dim;
 const MAX_DEPTH: usize = 64;
 /// `Pow(s, Integer(n))` with a larger n is no size.
 const MAX_POWER: i128 = 16;
+/// Digits after the point of a factor; a double has 17.
+const MAX_DIGITS: usize = 20;
 
 /// Reads `text`; `symbol` turns a symbol's name in the file into a [`Dim`]. `None` when the text
 /// is no expression known here or its value is no integer polynomial.
@@ -165,8 +167,8 @@ impl<'a> Parser<'a> {
         }
         self.skip_spaces();
         if self.rest.starts_with(|c: char| c.is_ascii_digit()) {
-            let digits = self.take_while(|c| c.is_ascii_digit());
-            return Some(Ratio::of(Dim::from(digits.parse::<u128>().ok()?)));
+            let number = self.take_while(|c| c.is_ascii_digit() || c == '.');
+            return decimal(number);
         }
         let name = self.take_while(|c| c.is_alphanumeric() || c == '_' || c == '.');
         if name.is_empty() {
@@ -174,6 +176,9 @@ impl<'a> Parser<'a> {
         }
         if !self.take("(") {
             return Some(Ratio::of((self.symbol)(name)));
+        }
+        if name == "Float" {
+            return self.float_call();
         }
         if name == "Symbol" || name == "Dummy" {
             return self.symbol_call();
@@ -188,6 +193,17 @@ impl<'a> Parser<'a> {
         call(name, &arguments)
     }
 
+    /// `'1.5', precision=53)`, after `Float(`.
+    fn float_call(&mut self) -> Option<Ratio> {
+        self.skip_spaces();
+        let quote = self.rest.chars().next().filter(|c| matches!(c, '\'' | '"'))?;
+        self.rest = &self.rest[1..];
+        let sign = if self.take("-") { -1i64 } else { 1 };
+        let value = decimal(self.take_while(|c| c != quote))?;
+        self.take_while(|c| c != ')');
+        self.take(")").then_some(Ratio::of(Dim::from(sign)).times(&value))
+    }
+
     /// `'s77', positive=True, integer=True)`, after `Symbol(`.
     fn symbol_call(&mut self) -> Option<Ratio> {
         self.skip_spaces();
@@ -198,6 +214,24 @@ impl<'a> Parser<'a> {
         self.take_while(|c| c != ')');
         self.take(")").then_some(Ratio::of(symbol))
     }
+}
+
+/// `12`, `1.5`: digits, exactly. More of them than a size needs are refused.
+fn decimal(text: &str) -> Option<Ratio> {
+    let (whole, part) = text.split_once('.').unwrap_or((text, ""));
+    let part = part.trim_end_matches('0');
+    if MAX_DIGITS < part.len() || whole.is_empty() {
+        return None;
+    }
+    let digits: u128 = format!("{whole}{part}").parse().ok()?;
+    let scale = 10u128.checked_pow(u32::try_from(part.len()).ok()?)?;
+    Some(Ratio { numerator: Dim::from(digits), denominator: Dim::from(scale) })
+}
+
+/// 2^n for a small n.
+fn two_to(exponent: &Ratio) -> Option<Ratio> {
+    let exponent = u32::try_from(exponent.whole()?.as_constant()?).ok()?;
+    Some(Ratio::of(Dim::from(1i64.checked_shl(exponent).filter(|_| exponent < 62)?)))
 }
 
 /// The functions that torch.utils._sympy.functions and SymPy write.
@@ -226,6 +260,14 @@ fn call(name: &str, arguments: &[Ratio]) -> Option<Ratio> {
         ("floor" | "FloorToInt" | "TruncToInt", [value]) => Some(value.floor()),
         ("ceiling" | "CeilToInt", [value]) => Some(value.ceiling()),
         ("ToFloat" | "Identity", [value]) => Some(value.clone()),
+        ("FloatTrueDiv", [a, b]) => Some(a.times(&b.inverse()?)),
+        ("FloatPow", [base, exponent]) => base.power(exponent.whole()?.as_constant()?),
+        ("ModularIndexing", [a, b, c]) => {
+            let quotient = a.times(&b.inverse()?).floor().whole()?;
+            Some(Ratio::of(quotient.modulo(&c.whole()?)))
+        }
+        ("RShift", [a, b]) => Some(a.times(&two_to(b)?.inverse()?).floor()),
+        ("LShift", [a, b]) => Some(a.times(&two_to(b)?)),
         _ => None,
     }
 }
@@ -233,6 +275,8 @@ fn call(name: &str, arguments: &[Ratio]) -> Option<Ratio> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const PARTED: &str = "floordiv(a, 2) - 8*floordiv(floordiv(a, 2), 8)";
 
     #[test]
     fn both_grammars_are_read() {
@@ -253,6 +297,12 @@ mod tests {
         check("Add(Integer(-1), Symbol('u0'))", "-1 + u0");
         check("Min(Integer(768), Mul(Integer(768), Symbol('s70')))", "768");
         check("FloorDiv(Add(Symbol('a'), Integer(3)), Integer(4))", "floordiv(3 + a, 4)");
+        check("floor(Mul(Float('1.5', precision=53), Symbol('a')))", "a + floordiv(5*a, 10)");
+        check("TruncToInt(Mul(Float('2.0', precision=53), ToFloat(Symbol('a'))))", "2*a");
+        check("ModularIndexing(Symbol('a'), Integer(2), Integer(8))", PARTED);
+        check("RShift(Symbol('a'), Integer(3))", "floordiv(a, 8)");
+        check("CeilDiv(Symbol('a'), Integer(4))", "floordiv(3 + a, 4)");
+        check("Max(Integer(1), Symbol('u0'))", "max(1, u0)");
         check("torch.utils._sympy.functions.Mod(Symbol('a'), Integer(4))", "a - 4*floordiv(a, 4)");
     }
 

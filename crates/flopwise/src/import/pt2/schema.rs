@@ -4,7 +4,7 @@
 //! written `{"as_int": 3}`; here they are structs of options, so that a member added by a later
 //! version is passed over instead of failing the file.
 //!
-//! Not here: what the operators mean (`ops.rs`).
+//! Not here: what the operators mean (`ops/`).
 
 use serde::Deserialize;
 use std::borrow::Cow;
@@ -138,6 +138,12 @@ pub(super) struct Argument<'a> {
     pub(super) as_float: Option<FloatJson>,
     #[serde(default)]
     pub(super) as_bool: Option<bool>,
+    #[serde(default)]
+    pub(super) as_bools: Option<Vec<bool>>,
+    #[serde(borrow, default)]
+    pub(super) as_nested_tensors: Option<Vec<Vec<NameRef<'a>>>>,
+    #[serde(borrow, default)]
+    pub(super) as_operator: Option<Text<'a>>,
     #[serde(borrow, default)]
     pub(super) as_string: Option<Text<'a>>,
     #[serde(borrow, default)]

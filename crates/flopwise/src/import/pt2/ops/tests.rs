@@ -1,0 +1,1 @@
+//! Every core operator has a rule or a written reason.
