@@ -249,7 +249,7 @@ impl Counting {
             formula: formula(opened, &work),
             stored: work.stored(&all),
             counted,
-            is_lower_bound: !unknown.is_empty(),
+            is_lower_bound: !unknown.is_empty() || assumed.keys().any(|name| is_rounds(name)),
             unknown,
             grouping: query.grouping,
             nodes,
@@ -259,9 +259,16 @@ impl Counting {
     }
 }
 
+/// Whether a symbol is the number of rounds of a loop that only the data end. One round is assumed,
+/// and the totals are lower bounds.
+fn is_rounds(name: &str) -> bool {
+    name.ends_with(".rounds")
+}
+
 /// Values for what the user left open and a usual value is known for, within the file's range.
 fn assumed_bindings(graph: &Graph, given: &Bindings) -> BTreeMap<String, i128> {
     let usual = |symbol: &Symbol| match symbol.name.as_str() {
+        name if is_rounds(name) && symbol.at_most.is_none() => Some(1),
         "batch" => Some(ASSUMED_BATCH),
         "seq" => Some(ASSUMED_SEQ),
         CONTEXT => Some(ASSUMED_CONTEXT),

@@ -26,6 +26,14 @@ impl<'a> Call<'_, 'a> {
         (library, if is_in_place { &base[..base.len() - 1] } else { base })
     }
 
+    /// The operator that runs: the one that a wrapper (`auto_functionalized`, `with_effects`) is
+    /// given, or the node's own.
+    pub(super) fn wrapped(&self) -> &'a str {
+        let arguments = self.node.inputs.iter().map(|argument| &argument.arg);
+        let wrapped = arguments.filter_map(|argument| argument.as_operator.as_deref()).next();
+        wrapped.unwrap_or(&self.node.target)
+    }
+
     pub(super) fn argument(&self, name: &str) -> Option<&'a Argument<'a>> {
         let named = self.node.inputs.iter().find(|argument| argument.name == name);
         named.map(|argument| &argument.arg)

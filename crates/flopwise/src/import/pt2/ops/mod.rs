@@ -165,7 +165,7 @@ pub(super) fn lower<'l, 'c, 'a>(call: &'l Call<'c, 'a>, builder: &'l Builder) ->
         _ => &[],
     };
     let lowered = families.iter().find_map(|family| family(&operators, base).transpose());
-    lowered.unwrap_or_else(|| Err(reasons::uncounted(library, base, &call.node.target)))
+    lowered.unwrap_or_else(|| Err(reasons::uncounted(library, base, call.wrapped())))
 }
 
 struct Aten<'l, 'c, 'a> {

@@ -17,18 +17,25 @@ pub(super) fn uncounted(library: &str, base: &str, target: &str) -> String {
             "executorch_call_delegate" => {
                 "handed to a back end as a whole: the file does not say what it computes".into()
             }
+            // A wrapper of an operator: the operator is named, and it is nobody's but the model's.
+            _ if !named.starts_with("higher_order.") => own(named),
             _ => format!("no rule for {named}"),
         },
+        "_c10d_functional" | "c10d" | "c10d_functional" => {
+            format!("{named} passes tensors between devices: its cost is the network's")
+        }
         "torchvision"
         | "quantized_decomposed"
         | "torchao"
         | "transformers"
         | "prims"
         | "torch_attn" => format!("no rule for {named}"),
-        _ => format!(
-            "{named} is an operator of the model's own: the file does not say what it computes"
-        ),
+        _ => own(named),
     }
+}
+
+fn own(named: &str) -> String {
+    format!("{named} is an operator of the model's own: the file does not say what it computes")
 }
 
 fn aten(base: &str) -> Option<&'static str> {
