@@ -18,7 +18,9 @@ use crate::arch;
 use crate::cost::{self, BoundWork, CONTEXT, Counts, Masking, Pass, WeightFormat, Work};
 use crate::error::Error;
 use crate::estimate::{self, Bound, Estimate, Setup};
-use crate::graph::{Bindings, Dim, Graph, Kind, Mask, Node, Op, Positions, Symbol};
+use crate::graph::{
+    Bindings, Dim, Graph, Kind, Mask, Node, Op, Positions, Symbol, TensorId, TensorType,
+};
 use crate::import;
 use crate::machine::Profile;
 use crate::note::Note;
@@ -243,6 +245,8 @@ impl Counting {
         let unknown = unknown_operators(graph, &work);
         let report = CountReport {
             model: graph.name.clone(),
+            inputs: named_types(graph, &graph.inputs),
+            outputs: named_types(graph, &graph.outputs),
             symbols: graph.symbols.clone(),
             bindings: given.0.clone(),
             assumed: assumed.clone(),
@@ -263,6 +267,11 @@ impl Counting {
 /// and the totals are lower bounds.
 fn is_rounds(name: &str) -> bool {
     name.ends_with(".rounds")
+}
+
+fn named_types(graph: &Graph, ids: &[TensorId]) -> Vec<(String, Option<TensorType>)> {
+    let tensors = ids.iter().map(|id| graph.tensor(*id));
+    tensors.map(|tensor| (tensor.name.clone(), tensor.tensor_type.clone())).collect()
 }
 
 /// Values for what the user left open and a usual value is known for, within the file's range.

@@ -101,6 +101,10 @@ fn macs_factors(
     if let Op::Recurrent(op) = op {
         return (recurrent::factors(op), "each gate multiplies the input and the state");
     }
+    if let Op::Stated(_) = op {
+        let whole = vec![("sum over the operator's steps", macs.0.clone())];
+        return (whole, "from the operator's definition");
+    }
     let whole = vec![("combinations of the labels", macs.0.clone())];
     (whole, "pairwise contraction from left to right")
 }

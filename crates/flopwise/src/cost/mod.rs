@@ -313,6 +313,11 @@ fn arithmetic(op: &Op, operands: &Operands) -> Result<Arithmetic, String> {
         | Op::Index { .. }
         | Op::Scatter
         | Op::Fill { .. } => Ok(Arithmetic::none()),
+        Op::Stated(stated) => Ok(Arithmetic {
+            macs: stated.macs.clone(),
+            other: stated.other.clone(),
+            transcendental: stated.transcendental.clone(),
+        }),
         Op::Opaque { reason, .. } => Err(reason.clone()),
     }
 }

@@ -66,6 +66,7 @@ pub(super) fn traffic(
         | Op::Scatter
         | Op::Resize { .. }
         | Op::TopK { .. }
+        | Op::Stated(_)
         | Op::Opaque { .. } => inputs_once(node, bytes),
     };
     Ok((read, written))

@@ -14,6 +14,7 @@ mod op;
 mod shape;
 #[cfg(test)]
 mod shape_tests;
+mod stated;
 mod symbol;
 mod tensor;
 
@@ -28,6 +29,7 @@ pub use op::{
     Rounding, Storage, Window,
 };
 pub use shape::{ShapeError, axis_of, infer};
+pub use stated::Stated;
 pub use symbol::{BindError, Bindings, Constraint, Relation, Symbol};
 pub use tensor::{
     Choice, Graph, Node, NodeId, Role, Shape, SourceLine, Stored, Tensor, TensorId, TensorType,

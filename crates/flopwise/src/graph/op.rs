@@ -7,6 +7,7 @@
 use super::dim::Dim;
 use super::einsum::Einsum;
 use super::mask::Attention;
+use super::stated::Stated;
 use super::tensor::Shape;
 use flopwise_formats::Format;
 
@@ -177,6 +178,8 @@ pub enum Op {
         /// How many are kept.
         k: Dim,
     },
+    /// `inputs..`: an operator that only one kind of file has.
+    Stated(Box<Stated>),
     /// An operator without a rule here, or one whose rule could not be applied. It keeps its name
     /// and place, costs nobody knows what, and turns totals into lower bounds.
     Opaque {
@@ -549,6 +552,7 @@ functions! {
     Softplus "softplus" Activation 1 2;    // log(1 + exp x)
     Softsign "softsign" Activation 2 1;    // x / (1 + |x|)
     Mish "mish" Activation 2 3;            // x tanh(softplus x)
+    SwiGlu "swiglu" Activation 4 2;        // silu(a) b
 }
 
 /// Groups of operators, for tables.
@@ -644,6 +648,7 @@ impl Op {
             | Op::Index { .. }
             | Op::Scatter
             | Op::Fill { .. } => Kind::Movement,
+            Op::Stated(stated) => stated.kind,
             Op::Opaque { .. } => Kind::Opaque,
         }
     }
@@ -698,6 +703,7 @@ impl Op {
             Op::Fill { .. } => "fill",
             Op::Resize { .. } => "resize",
             Op::TopK { .. } => "top_k",
+            Op::Stated(stated) => stated.name,
             Op::Opaque { name, .. } => name,
         }
     }
@@ -744,6 +750,7 @@ impl Op {
             | Op::Fill { .. }
             | Op::Resize { .. }
             | Op::TopK { .. }
+            | Op::Stated(_)
             | Op::Opaque { .. } => false,
         }
     }

@@ -3,6 +3,7 @@
 
 use super::{CountReport, EstimateReport, Explanation, ModelEntry, NodeRow, Report, Row};
 use crate::cost::Counts;
+use crate::graph::TensorType;
 use crate::machine::SCHEMA;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -39,6 +40,8 @@ pub(super) struct CountJson<'a> {
     model: &'a str,
     bindings: BTreeMap<&'a str, i128>,
     assumed: Vec<&'a str>,
+    inputs: Vec<TensorJson<'a>>,
+    outputs: Vec<TensorJson<'a>>,
     symbols: Vec<SymbolJson<'a>>,
     totals: TotalsJson,
     formula: BTreeMap<&'static str, &'a str>,
@@ -48,6 +51,14 @@ pub(super) struct CountJson<'a> {
     rows: Vec<RowJson<'a>>,
     nodes: Vec<NodeJson<'a>>,
     notes: Vec<&'a str>,
+}
+
+/// `None` (null) while the type is not known.
+#[derive(Serialize)]
+struct TensorJson<'a> {
+    name: &'a str,
+    shape: Option<Vec<String>>,
+    format: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -137,6 +148,8 @@ pub(super) fn count(report: &CountReport) -> CountJson<'_> {
         model: &report.model,
         bindings: given.map(|(name, value)| (name.as_str(), *value)).collect(),
         assumed: report.assumed.keys().map(String::as_str).collect(),
+        inputs: report.inputs.iter().map(tensor).collect(),
+        outputs: report.outputs.iter().map(tensor).collect(),
         symbols: report.symbols.iter().map(symbol).collect(),
         totals: totals(report),
         formula: formula(&report.formula),
@@ -157,6 +170,11 @@ pub(super) fn formula(formula: &super::Formula) -> BTreeMap<&'static str, &str> 
         ("bytes_read", formula.bytes_read.as_str()),
         ("bytes_written", formula.bytes_written.as_str()),
     ])
+}
+
+fn tensor((name, known): &(String, Option<TensorType>)) -> TensorJson<'_> {
+    let shape = known.as_ref().map(|known| known.shape.0.iter().map(ToString::to_string).collect());
+    TensorJson { name, shape, format: known.as_ref().map(|known| known.format.to_string()) }
 }
 
 fn symbol(symbol: &crate::graph::Symbol) -> SymbolJson<'_> {

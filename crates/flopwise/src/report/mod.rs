@@ -28,7 +28,7 @@ pub use versus::{VersusReport, VersusRow, side_by_side};
 
 use crate::cost::{Counts, Stored};
 use crate::estimate::Estimate;
-use crate::graph::{Kind, Symbol};
+use crate::graph::{Kind, Symbol, TensorType};
 use crate::machine::Profile;
 use crate::note::Note;
 use crate::units::Bytes;
@@ -102,6 +102,10 @@ pub struct ExplainedStep {
 pub struct CountReport {
     /// The model's name.
     pub model: String,
+    /// Name and type of what the user gives; `None` for a type that is not known.
+    pub inputs: Vec<(String, Option<TensorType>)>,
+    /// Name and type of what the user gets.
+    pub outputs: Vec<(String, Option<TensorType>)>,
     /// Symbols of its shapes.
     pub symbols: Vec<Symbol>,
     /// Values the user gave.

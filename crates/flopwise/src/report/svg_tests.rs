@@ -104,6 +104,8 @@ fn count_report(nodes: Vec<NodeRow>, total: Counts) -> CountReport {
     let text = |text: &str| text.to_owned();
     CountReport {
         model: text("tiny"),
+        inputs: Vec::new(),
+        outputs: Vec::new(),
         symbols: Vec::new(),
         bindings: BTreeMap::new(),
         assumed: BTreeMap::new(),

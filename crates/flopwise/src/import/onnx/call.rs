@@ -3,9 +3,13 @@
 //!
 //! Not here: the rules.
 
+use super::symbols;
 use super::value::Value;
 use super::wire::{AttributeProto, NodeProto, TensorProto};
-use crate::graph::{Dim, Op, TensorType, axis_of};
+use crate::graph::{Dim, Op, Shape, Stated, Symbol, TensorType, axis_of, infer};
+use flopwise_formats::Format;
+use std::cell::RefCell;
+use std::collections::HashSet;
 
 /// What is known about one input.
 pub(super) struct Operand<'a> {
@@ -22,6 +26,10 @@ pub(super) struct Call<'a> {
     pub(super) operands: Vec<Option<Operand<'a>>>,
     /// What the file declares for each output.
     pub(super) declared: Vec<Option<TensorType>>,
+    /// Names of sizes that other nodes left open.
+    pub(super) taken: Option<&'a HashSet<String>>,
+    /// Sizes that the rules for this node left open.
+    pub(super) opened: RefCell<Vec<Symbol>>,
 }
 
 /// Where an operand of a step comes from.
@@ -48,6 +56,11 @@ pub(super) type Plan = Result<Vec<Step>, String>;
 pub(super) fn one(op: Op, inputs: &[usize]) -> Plan {
     let operands = inputs.iter().map(|slot| Source::Input(*slot)).collect();
     Ok(vec![Step { op, operands }])
+}
+
+/// The plan of a node whose importer states what it costs, over all inputs given.
+pub(super) fn stated(call: &Call, stated: Stated) -> Plan {
+    one(Op::Stated(Box::new(stated)), &call.given())
 }
 
 impl<'a> Call<'a> {
@@ -81,6 +94,21 @@ impl<'a> Call<'a> {
 
     pub(super) fn tensor(&self, name: &str) -> Option<&'a TensorProto> {
         self.attribute(name)?.t.as_deref()
+    }
+
+    /// The format that an attribute names by its number in ONNX.
+    pub(super) fn format(&self, name: &str) -> Option<Format> {
+        symbols::format(i32::try_from(self.int(name)?).ok()?)
+    }
+
+    /// Whether an attribute is there at all.
+    pub(super) fn has_attribute(&self, name: &str) -> bool {
+        self.attribute(name).is_some()
+    }
+
+    /// Whether an attribute holds a graph.
+    pub(super) fn has_graph(&self, name: &str) -> bool {
+        self.attribute(name).is_some_and(|attribute| attribute.g.is_some())
     }
 
     /// Whether a flag is set; `default` where the file does not say.
@@ -168,6 +196,59 @@ impl<'a> Call<'a> {
         axes.sort_unstable();
         axes.dedup();
         Ok(Some(axes))
+    }
+
+    /// A size that only the data decide, of an axis of a result; at most so much, where that is
+    /// known. Asked twice for the same axis it is the same size.
+    pub(super) fn open(&self, output_idx: usize, axis: usize, at_most: Option<Dim>) -> Dim {
+        let output = self.node.output.get(output_idx).filter(|name| !name.is_empty());
+        let tensor = output.map_or(self.node.name.as_str(), String::as_str);
+        let place = format!("dim {axis} of `{tensor}`, which the data decide");
+        let stem = format!("{tensor}.dim{axis}");
+        let mut name = stem.clone();
+        let mut n_before = 0;
+        while self.taken.is_some_and(|taken| taken.contains(&name)) {
+            n_before += 1;
+            name = format!("{stem}.{n_before}");
+        }
+        let mut opened = self.opened.borrow_mut();
+        let dim = Dim::symbol(&name);
+        if opened.iter().all(|symbol| symbol.name != name) {
+            opened.push(Symbol { name, aliases: Vec::new(), min: 0, max: None, place, at_most });
+        }
+        dim
+    }
+
+    /// The shape declared for the first output, or one of `rank` open sizes.
+    pub(super) fn declared_or_open(&self, rank: usize, at_most: Option<&Dim>) -> Vec<Dim> {
+        let declared = self.declared_shape().filter(|declared| declared.len() == rank);
+        let open = || (0..rank).map(|axis| self.open(0, axis, at_most.cloned())).collect();
+        declared.unwrap_or_else(open)
+    }
+
+    /// How many elements a list that arrives as an input has.
+    pub(super) fn length(&self, slot: usize) -> Option<usize> {
+        let elements = Dim::product(self.shape(slot).ok()?);
+        elements.as_constant().and_then(|length| usize::try_from(length).ok())
+    }
+
+    /// The first result that an operator gives over some of the inputs.
+    pub(super) fn ruled(&self, op: &Op, slots: &[usize]) -> Result<TensorType, String> {
+        let inputs = slots.iter().map(|slot| self.tensor_type(*slot).cloned());
+        let inputs: Vec<TensorType> = inputs.collect::<Result<_, _>>()?;
+        let types = infer(op, &inputs, "", &mut Vec::new()).map_err(|error| error.to_string())?;
+        types.into_iter().next().ok_or_else(|| "it has no result".to_owned())
+    }
+
+    /// A type in the format of an input.
+    pub(super) fn like(&self, slot: usize, shape: Vec<Dim>) -> Result<TensorType, String> {
+        Ok(TensorType { shape: Shape(shape), format: self.tensor_type(slot)?.format })
+    }
+
+    /// The only number of a list or scalar that arrives as an input.
+    pub(super) fn size(&self, slot: usize) -> Result<Dim, String> {
+        let size = self.value(slot).and_then(|value| value.single()?.exact().cloned());
+        size.ok_or_else(|| self.unknown(slot))
     }
 
     /// The shape that the file declares for the first output, for a rule that cannot find it.

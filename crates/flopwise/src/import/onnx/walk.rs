@@ -13,6 +13,7 @@ use crate::error::Error;
 use crate::graph::TensorType;
 use crate::graph::{Builder, Constraint, Dim, Graph, NewNode, Op, Relation, Role, Shape, TensorId};
 use flopwise_formats::Format;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 use std::rc::Rc;
@@ -64,6 +65,8 @@ pub(super) struct Walk<'a> {
     symbols: Symbols,
     node_names: HashSet<String>,
     texts: Texts,
+    /// Names of sizes that the rules left open.
+    opened: HashSet<String>,
     n_known_elements: usize,
     /// Nodes inserted by loops so far.
     pub(super) n_unrolled: usize,
@@ -90,6 +93,17 @@ fn contradicts(ruled: &TensorType, declared: &TensorType) -> bool {
         || pairs.any(|(ruled, declared)| {
             ruled.as_constant().zip(declared.as_constant()).is_some_and(|(a, b)| a != b)
         })
+}
+
+/// Types that the rules state go before those that the file declares.
+fn stated_first(
+    stated: Vec<Option<TensorType>>,
+    mut declared: Vec<Option<TensorType>>,
+) -> Vec<Option<TensorType>> {
+    for (stated, declared) in stated.into_iter().zip(&mut declared) {
+        *declared = stated.or(declared.take());
+    }
+    declared
 }
 
 /// The graph of a decoded model.
@@ -135,6 +149,7 @@ impl<'a> Walk<'a> {
             symbols: Symbols::default(),
             node_names: HashSet::new(),
             texts: Texts::default(),
+            opened: HashSet::new(),
             n_known_elements: 0,
             n_unrolled: 0,
             tally: Tally::default(),
@@ -269,15 +284,22 @@ impl<'a> Walk<'a> {
             true => Err("calls a function of the file, which is not looked into yet".to_owned()),
             false => ops::plan(&call),
         };
-        let declared = std::mem::take(&mut call.declared);
+        let results = ops::results(&call);
+        let opened = call.opened.take();
+        let format = results.first().and_then(Option::as_ref).map(|first| first.format);
+        let declared = stated_first(results, std::mem::take(&mut call.declared));
         let (constraint, below) = (self.index_bound(&call, &inputs), self.bound(&call, &inputs));
         drop(call);
+        for symbol in opened {
+            self.opened.insert(symbol.name.clone());
+            self.builder.symbol(symbol);
+        }
         let name = self.unique_name(node, node_idx);
         if let Some((below, rows)) = constraint {
             let (relation, node) = (Relation::AtMost, name.clone());
             self.builder.constraint(Constraint { relation, left: below, right: rows, node });
         }
-        self.insert(node, name, &inputs, plan, declared)?;
+        self.insert_as(node, name, &inputs, plan, declared, format)?;
         if let Some(below) = below
             && let Some(output) = self.lookup(&node.output[0])
         {
@@ -306,7 +328,9 @@ impl<'a> Walk<'a> {
             is_weight: matches!(self.wires[wire_idx].origin, Origin::Stored(..)),
         };
         let operands = inputs.iter().map(|input| input.map(operand)).collect();
-        Call { node, opset: self.opset, operands, declared: Vec::new() }
+        let (declared, opened) = (Vec::new(), RefCell::default());
+        let taken = Some(&self.opened);
+        Call { node, opset: self.opset, operands, declared, taken, opened }
     }
 
     fn declared_type(&self, output: &str) -> Option<TensorType> {
@@ -332,7 +356,8 @@ impl<'a> Walk<'a> {
     /// A constant is a stored tensor, or one written as attribute; whether it could be taken so.
     fn constant(&mut self, node: &'a NodeProto, folder: &Path) -> Result<bool, Error> {
         let [output] = node.output.as_slice() else { return Ok(false) };
-        let call = Call { node, opset: self.opset, operands: Vec::new(), declared: Vec::new() };
+        let (operands, declared, opened) = (Vec::new(), Vec::new(), RefCell::default());
+        let call = Call { node, opset: self.opset, operands, declared, taken: None, opened };
         if let Some(tensor) = call.tensor("value") {
             let tensor = node.attribute.iter().find_map(|attribute| {
                 attribute.t.as_deref().filter(|found| std::ptr::eq(*found, tensor))
@@ -424,6 +449,19 @@ impl<'a> Walk<'a> {
         plan: Plan,
         declared: Vec<Option<TensorType>>,
     ) -> Result<(), Error> {
+        self.insert_as(node, name, inputs, plan, declared, None)
+    }
+
+    /// The same, with the format of the first result where it is not the one that the rule gives.
+    fn insert_as(
+        &mut self,
+        node: &'a NodeProto,
+        name: String,
+        inputs: &Inputs,
+        plan: Plan,
+        declared: Vec<Option<TensorType>>,
+        format: Option<Format>,
+    ) -> Result<(), Error> {
         self.spot_fused_convolution(node);
         for (path, class) in provenance::classes(node, &mut self.texts) {
             self.builder.module(self.texts.shared(path), self.texts.shared(class));
@@ -470,7 +508,7 @@ impl<'a> Walk<'a> {
             "" => (format!("{name}:unused{output_idx}"), declared),
             output => (output.to_owned(), declared),
         });
-        (new.outputs, new.op, new.name) = (outputs.collect(), op, name);
+        (new.outputs, new.op, new.name, new.format) = (outputs.collect(), op, name, format);
         let ids = self.builder.insert(new)?;
         for (name, id) in node.output.iter().zip(ids).filter(|(output, _)| !output.is_empty()) {
             let origin = Origin::Made(id);

@@ -2,12 +2,15 @@
 //!
 //! Not here: what one element costs (the table in `graph/op.rs`).
 
-use crate::graph::{Function, Op};
-use crate::import::onnx::call::{Call, Plan, one};
+use crate::graph::{Dim, Function, Op, Shape, axis_of};
+use crate::import::onnx::call::{Call, Plan, Source, Step, one};
 use crate::import::onnx::symbols;
 use crate::import::onnx::value::Value;
 
 pub(super) fn plan(call: &Call) -> Option<Plan> {
+    if let Some(aligned) = aligned(call) {
+        return Some(aligned);
+    }
     if let Some(function) = unary(call) {
         return Some(one(Op::Elementwise(function), &[0]));
     }
@@ -19,6 +22,7 @@ pub(super) fn plan(call: &Call) -> Option<Plan> {
         "PRelu" => one(Op::Elementwise(Function::LeakyRelu), &[0, 1]),
         "Cast" => cast(call),
         "CastLike" => call.tensor_type(1).and_then(|like| one(Op::Cast(like.format), &[0])),
+        "BitCast" => bit_cast(call),
         "Identity" | "Dropout" => one(Op::Identity, &[0]),
         "Trilu" => one(Op::Copy, &[0]),
         _ => return None,
@@ -48,7 +52,10 @@ fn unary(call: &Call) -> Option<Function> {
         "Sigmoid" => Function::Sigmoid,
         "HardSigmoid" => Function::HardSigmoid,
         "HardSwish" => Function::HardSwish,
-        "Swish" => Function::Silu,
+        "Swish" if call.float("alpha").is_none_or(|alpha| alpha.total_cmp(&1.0).is_eq()) => {
+            Function::Silu
+        }
+        "Swish" => Function::QuickGelu,
         "Gelu" if call.text("approximate") == Some("tanh") => Function::GeluTanh,
         "Gelu" => Function::GeluErf,
         "Elu" | "Celu" | "Selu" => Function::Elu,
@@ -74,8 +81,34 @@ fn variadic(operator: &str) -> Option<Function> {
         "And" | "Or" | "Xor" => Function::Logical,
         "BitwiseAnd" | "BitwiseOr" | "BitwiseXor" | "BitShift" => Function::Bitwise,
         "Where" => Function::Select,
+        "SwiGLU" => Function::SwiGlu,
         _ => return None,
     })
+}
+
+/// Before version 7 the second operand is aligned with the first at `axis`, or at the end, and a
+/// slope per channel at the channels.
+fn aligned(call: &Call) -> Option<Plan> {
+    if 7 <= call.opset {
+        return None;
+    }
+    let function = match call.operator() {
+        "PRelu" => Function::LeakyRelu,
+        "Pow" => Function::Power,
+        operator => variadic(operator)?,
+    };
+    let (first, second) = (call.shape(0).ok()?, call.shape(1).ok()?);
+    let axis = match (call.operator(), call.int("axis")) {
+        ("PRelu", _) if second.len() == 1 && second[0] != Dim::ONE => 1,
+        (_, Some(axis)) => axis_of(axis, first.len()).ok()?,
+        _ => return None,
+    };
+    let n_after = first.len().checked_sub(axis + second.len()).filter(|n_after| *n_after != 0)?;
+    let shape = Shape([second, &vec![Dim::ONE; n_after]].concat());
+    Some(Ok(vec![
+        Step { op: Op::Reshape { shape }, operands: vec![Source::Input(1)] },
+        Step { op: Op::Elementwise(function), operands: vec![Source::Input(0), Source::Step(0)] },
+    ]))
 }
 
 /// Exporters write squares and roots as powers.
@@ -93,6 +126,12 @@ fn power(call: &Call) -> Plan {
         _ => return one(Op::Elementwise(Function::Power), &[0, 1]),
     };
     one(Op::Elementwise(function), &[0])
+}
+
+fn bit_cast(call: &Call) -> Plan {
+    let shape = call.tensor_type(0)?.shape.clone();
+    let format = call.format("to").ok_or("casts to a data type that is not known")?;
+    one(Op::Bitcast { shape, format }, &[0])
 }
 
 fn cast(call: &Call) -> Plan {

@@ -1,10 +1,9 @@
-//! Layers: matrix products, normalisations, softmax, attention, embedding lookups.
+//! Layers: matrix products, normalisations, softmax, embedding lookups.
 //!
-//! Not here: convolutions and pooling (`windows.rs`).
+//! Not here: convolutions and pooling (`windows.rs`), attention (`attention.rs`).
 
 use crate::graph::{
-    Attention, Dim, Einsum, Function, Keep, Mask, MatMul, Normalization, Op, Orientation, Reduce,
-    Reduction, Shape, Storage,
+    Einsum, Function, Keep, MatMul, Normalization, Op, Orientation, Reduce, Reduction, axis_of,
 };
 use crate::import::onnx::call::{Call, Plan, Source, Step, one};
 use std::collections::BTreeSet;
@@ -26,8 +25,7 @@ pub(super) fn plan(call: &Call) -> Option<Plan> {
         "LpNormalization" => lp_norm(call),
         "Softmax" | "LogSoftmax" => softmax(call),
         "Gather" => gather(call),
-        "Attention" => attention(call),
-        "RotaryEmbedding" => rotary_embedding(),
+        "MeanVarianceNormalization" => mean_variance(call),
         _ => return None,
     })
 }
@@ -69,6 +67,30 @@ fn lp_norm(call: &Call) -> Plan {
             op: Op::Elementwise(Function::Div),
             operands: vec![Source::Input(0), Source::Step(0)],
         },
+    ])
+}
+
+/// `(x - mean) / root of the mean square of that`, over batch and space unless axes are given.
+/// <https://onnx.ai/onnx/operators/onnx__MeanVarianceNormalization.html>
+fn mean_variance(call: &Call) -> Plan {
+    let rank = call.rank(0)?;
+    let axes = call.ints("axes").unwrap_or(&[0, 2, 3]);
+    let axes = axes.iter().map(|axis| axis_of(*axis, rank));
+    let axes: Vec<usize> = axes.collect::<Result<_, _>>().map_err(|error| error.to_string())?;
+    let mean = || {
+        let (function, axes) = (Reduction::Mean, axes.clone());
+        Op::Reduce(Reduce { function, axes, keep: Keep::Axes })
+    };
+    let step = |op, operands| Step { op, operands };
+    let on = |function, operands| step(Op::Elementwise(function), operands);
+    let (input, from) = (Source::Input(0), Source::Step);
+    Ok(vec![
+        step(mean(), vec![input]),
+        on(Function::Sub, vec![input, from(0)]),
+        on(Function::Square, vec![from(1)]),
+        step(mean(), vec![from(2)]),
+        on(Function::Sqrt, vec![from(3)]),
+        on(Function::Div, vec![from(1), from(4)]),
     ])
 }
 
@@ -134,86 +156,4 @@ fn implicit_output(inputs: &[Vec<char>]) -> Vec<char> {
     let is_single = |label: &char| labels.iter().filter(|other| *other == label).count() == 1;
     let single = distinct.iter().copied().filter(|label| !is_hidden(label) && is_single(label));
     hidden.chain(single).collect()
-}
-
-/// Version 23. Queries, keys and values have 4 axes, or 3 with the heads inside the last one.
-/// <https://onnx.ai/onnx/operators/onnx__Attention.html>
-fn attention(call: &Call) -> Plan {
-    let mask = match (call.is_set("is_causal", false), call.has(3)) {
-        (true, _) => Mask::causal(),
-        (false, true) => Mask::Tensor,
-        (false, false) => Mask::Full,
-    };
-    let mut steps = Vec::new();
-    let mut operands = Vec::new();
-    for (slot, heads) in [(0, "q_num_heads"), (1, "kv_num_heads"), (2, "kv_num_heads")] {
-        operands.push(match call.rank(slot)? {
-            4 => Source::Input(slot),
-            3 => split_heads(call, slot, heads, &mut steps)?,
-            rank => return Err(format!("input {slot} of an attention has {rank} axes")),
-        });
-    }
-    // Keys and values of earlier tokens come before those of this run.
-    for (slot, past) in [(1, 4), (2, 5)] {
-        if call.has(past) {
-            let joined = vec![Source::Input(past), operands[slot]];
-            operands[slot] = Source::Step(steps.len());
-            steps.push(Step { op: Op::Concat { axis: 2 }, operands: joined });
-        }
-    }
-    operands.extend(call.has(3).then_some(Source::Input(3)));
-    steps.push(Step { op: Op::Attention(Attention::new(mask)), operands });
-    if call.rank(0)? == 3 {
-        join_heads(call, &mut steps)?;
-    }
-    Ok(steps)
-}
-
-/// Version 23: `x cos + rotate_half(x) sin`. Cosines and sines have other axes than `x` and would
-/// not broadcast as they stand, so they are no operands here; a head that is rotated in part is
-/// counted as a whole. <https://onnx.ai/onnx/operators/onnx__RotaryEmbedding.html>
-fn rotary_embedding() -> Plan {
-    let step = |function, operands| Step { op: Op::Elementwise(function), operands };
-    Ok(vec![
-        step(Function::Mul, vec![Source::Input(0)]),
-        step(Function::MultiplyAdd, vec![Source::Input(0), Source::Step(0)]),
-    ])
-}
-
-fn swap_middle() -> Op {
-    Op::Transpose { permutation: vec![0, 2, 1, 3], storage: Storage::View }
-}
-
-/// `[batch, length, heads*d]` -> `[batch, heads, length, d]`.
-fn split_heads(
-    call: &Call,
-    slot: usize,
-    heads: &str,
-    steps: &mut Vec<Step>,
-) -> Result<Source, String> {
-    let shape = call.shape(slot)?;
-    let n_heads = call.int(heads).filter(|n_heads| 0 < *n_heads);
-    let n_heads = Dim::from(n_heads.ok_or_else(|| format!("`{heads}` is missing"))?);
-    let size = shape[2].floor_div(&n_heads);
-    let split = Shape(vec![shape[0].clone(), shape[1].clone(), n_heads, size]);
-    let op = Op::Reshape { shape: split };
-    steps.push(Step { op, operands: vec![Source::Input(slot)] });
-    steps.push(Step { op: swap_middle(), operands: vec![Source::Step(steps.len() - 1)] });
-    Ok(Source::Step(steps.len() - 1))
-}
-
-/// `[batch, heads, length, d]` -> `[batch, length, heads*d]`.
-fn join_heads(call: &Call, steps: &mut Vec<Step>) -> Result<(), String> {
-    let (query, value) = (call.shape(0)?, call.shape(2)?);
-    let n_heads = |name| Dim::from(call.int(name).unwrap_or(1).max(1));
-    let (of_query, of_value) = (n_heads("q_num_heads"), n_heads("kv_num_heads"));
-    let width = match value.len() {
-        3 => &of_query * &value[2].floor_div(&of_value),
-        _ => &of_query * &value[3],
-    };
-    let joined = Shape(vec![query[0].clone(), query[1].clone(), width]);
-    steps.push(Step { op: swap_middle(), operands: vec![Source::Step(steps.len() - 1)] });
-    let operands = vec![Source::Step(steps.len() - 1)];
-    steps.push(Step { op: Op::Reshape { shape: joined }, operands });
-    Ok(())
 }

@@ -8,6 +8,9 @@ use crate::import::onnx::symbols;
 use crate::import::onnx::value::{FAR, Scalar, Value};
 use flopwise_formats::Format;
 
+/// No list that decides a shape at run time is taken to be longer.
+const MAX_OPEN_RANK: usize = 16;
+
 pub(super) fn plan(call: &Call) -> Option<Plan> {
     Some(match call.operator() {
         "Reshape" => reshape(call),
@@ -20,7 +23,8 @@ pub(super) fn plan(call: &Call) -> Option<Plan> {
         "Split" => split(call),
         "Concat" => concat(call),
         "Pad" => pad(call),
-        "Tile" => call.sizes(1).and_then(|repeats| one(Op::Tile { repeats }, &[0])),
+        "Tile" => tile(call),
+        "Constant" => constant(call),
         "GatherElements" => one(Op::GatherElements, &[0, 1]),
         "GatherND" => gather_nd(call),
         "ScatterElements" | "ScatterND" | "Scatter" => one(Op::Scatter, &[0, 1, 2]),
@@ -49,7 +53,17 @@ fn reshape(call: &Call) -> Plan {
     };
     match wanted {
         Ok(wanted) => reshaped(reshape_target(call.shape(0)?, &wanted, is_zero_kept(call))?),
-        Err(reason) => reshaped(call.declared_shape().ok_or(reason)?),
+        Err(reason) => reshaped(open_reshape(call).ok_or(reason)?),
+    }
+}
+
+/// A target that only the run knows: its length gives the rank.
+fn open_reshape(call: &Call) -> Option<Vec<Dim>> {
+    let elements = Dim::product(call.shape(0).ok()?);
+    match call.length(1) {
+        Some(1) => Some(vec![elements]),
+        Some(rank) if rank <= MAX_OPEN_RANK => Some(call.declared_or_open(rank, Some(&elements))),
+        _ => call.declared_shape(),
     }
 }
 
@@ -104,7 +118,10 @@ fn flatten(call: &Call) -> Plan {
 
 fn squeeze(call: &Call) -> Plan {
     let shape = call.shape(0)?;
-    let axes = call.axes(1, shape.len())?;
+    let axes = match call.axes(1, shape.len()) {
+        Ok(axes) => axes,
+        Err(reason) => return open_squeeze(call, shape).unwrap_or(Err(reason)),
+    };
     let is_dropped = |axis: usize| match &axes {
         Some(axes) => axes.contains(&axis),
         None => shape[axis] == Dim::ONE,
@@ -113,8 +130,30 @@ fn squeeze(call: &Call) -> Plan {
     reshaped(kept.map(|axis| shape[axis].clone()).collect())
 }
 
+/// Axes that only the run knows: when as many go as have length 1, it is those.
+fn open_squeeze(call: &Call, shape: &[Dim]) -> Option<Plan> {
+    let n_axes = call.length(1)?;
+    let rest: Vec<Dim> = shape.iter().filter(|length| **length != Dim::ONE).cloned().collect();
+    if rest.len() + n_axes == shape.len() {
+        return Some(reshaped(rest));
+    }
+    let rank = shape.len().checked_sub(n_axes)?;
+    Some(reshaped(call.declared_or_open(rank, Some(&Dim::product(shape)))))
+}
+
 fn unsqueeze(call: &Call) -> Plan {
-    let axes = call.list("axes", 1)?.unwrap_or_default();
+    let axes = match call.list("axes", 1) {
+        Ok(axes) => axes.unwrap_or_default(),
+        Err(reason) => {
+            let shape = call.shape(0)?;
+            let n_axes = call.length(1).filter(|n_axes| *n_axes <= MAX_OPEN_RANK).ok_or(reason)?;
+            let rank = shape.len() + n_axes;
+            return reshaped(match shape.iter().all(|length| *length == Dim::ONE) {
+                true => vec![Dim::ONE; rank],
+                false => call.declared_or_open(rank, Some(&Dim::product(shape))),
+            });
+        }
+    };
     reshaped(unsqueezed(call.shape(0)?, &axes, Dim::ONE)?)
 }
 
@@ -154,16 +193,44 @@ fn transpose(call: &Call) -> Plan {
 fn expand(call: &Call) -> Plan {
     let shape = match call.sizes(1) {
         Ok(shape) => shape,
-        Err(reason) => call.declared_shape().ok_or(reason)?,
+        Err(reason) => match call.length(1).filter(|rank| *rank <= MAX_OPEN_RANK) {
+            Some(rank) => {
+                let rank = rank.max(call.rank(0)?);
+                call.declared_or_open(rank, None)
+            }
+            None => call.declared_shape().ok_or(reason)?,
+        },
     };
     one(Op::Expand { shape: Shape(shape) }, &[0])
+}
+
+fn tile(call: &Call) -> Plan {
+    let repeats = match (call.operator(), call.opset < 6) {
+        // Version 1: so many times along one axis.
+        (_, true) => {
+            let rank = call.rank(0)?;
+            let axis = call.numbers(2)?.first().copied().unwrap_or(0);
+            let axis = axis_of(axis, rank).map_err(|error| error.to_string())?;
+            let mut repeats = vec![Dim::ONE; rank];
+            repeats[axis] = call.size(1)?;
+            repeats
+        }
+        _ => match call.sizes(1) {
+            Ok(repeats) => repeats,
+            Err(_) => (0..call.rank(0)?).map(|axis| call.open(0, axis, None)).collect(),
+        },
+    };
+    one(Op::Tile { repeats }, &[0])
 }
 
 fn slice(call: &Call) -> Plan {
     let shape = call.shape(0)?;
     let ranges = match ranges(call, shape) {
         Ok(ranges) => ranges,
-        Err(reason) => declared_ranges(call, shape).ok_or(reason)?,
+        Err(reason) => match declared_ranges(call, shape) {
+            Some(ranges) => ranges,
+            None => open_ranges(call, shape).ok_or(reason)?,
+        },
     };
     one(Op::Slice { ranges, storage: Storage::Copy }, &[0])
 }
@@ -201,6 +268,24 @@ fn declared_ranges(call: &Call, shape: &[Dim]) -> Option<Vec<Range>> {
     let pairs = declared.into_iter().zip(shape).enumerate();
     let cut = pairs.filter(|(_, (end, length))| end != *length);
     Some(cut.map(|(axis, (end, _))| Range { axis, start: Dim::ZERO, end, step: 1 }).collect())
+}
+
+/// Where only the run knows the bounds: axes that are cut come out as long as it says, at most
+/// whole.
+fn open_ranges(call: &Call, shape: &[Dim]) -> Option<Vec<Range>> {
+    let all = || (0..shape.len()).collect();
+    let axes: Vec<usize> = match (call.has(3), call.numbers(3)) {
+        (true, Ok(axes)) => {
+            axes.iter().map(|axis| axis_of(*axis, shape.len()).ok()).collect::<Option<_>>()?
+        }
+        (true, Err(_)) => all(),
+        (false, _) => (0..call.length(1)?.min(shape.len())).collect(),
+    };
+    let open = |axis: usize| {
+        let end = call.open(0, axis, Some(shape[axis].clone()));
+        Range { axis, start: Dim::ZERO, end, step: 1 }
+    };
+    Some(axes.into_iter().map(open).collect())
 }
 
 /// The part of an axis that `start..end` in steps stands for: negative bounds count from the end,
@@ -248,7 +333,7 @@ fn split(call: &Call) -> Plan {
     let shape = call.shape(0)?;
     let axis = call.axis("axis", 0, shape.len())?;
     let sizes = match (call.has(1), call.ints("split")) {
-        (true, _) => call.sizes(1)?,
+        (true, _) => call.sizes(1).unwrap_or_else(|_| open_parts(call, axis, &shape[axis])),
         (false, Some(split)) => split.iter().map(|size| Dim::from(*size)).collect(),
         (false, None) => {
             let n_parts = call.int("num_outputs").unwrap_or(call.node.output.len() as i64);
@@ -261,6 +346,19 @@ fn split(call: &Call) -> Plan {
         }
     };
     one(Op::Split { axis, sizes, storage: Storage::Copy }, &[0])
+}
+
+/// Lengths that only the run knows: taken as equal where nobody says, since together they are the
+/// axis and what moves is the same.
+fn open_parts(call: &Call, axis: usize, length: &Dim) -> Vec<Dim> {
+    let n_parts = call.node.output.len().max(1);
+    let equal = length.floor_div(&Dim::from(n_parts as i64));
+    let rest = length - &(&equal * &Dim::from(n_parts as i64 - 1));
+    let part = |part_idx: usize| {
+        let most = if part_idx + 1 == n_parts { &rest } else { &equal };
+        call.open(part_idx, axis, Some(most.clone()))
+    };
+    if n_parts == 1 { vec![length.clone()] } else { (0..n_parts).map(part).collect() }
 }
 
 fn concat(call: &Call) -> Plan {
@@ -277,7 +375,7 @@ fn pad(call: &Call) -> Plan {
         Some(pads) => pads.iter().map(|pad| Dim::from(*pad)).collect(),
         None => match call.sizes(1) {
             Ok(pads) => pads,
-            Err(reason) => return declared_pad(call, rank).ok_or(reason)?,
+            Err(_) => return open_pad(call, rank),
         },
     };
     let axes: Vec<usize> = match call.has(3) {
@@ -299,10 +397,20 @@ fn pad(call: &Call) -> Plan {
     one(Op::Pad { before, after }, &[0])
 }
 
-fn declared_pad(call: &Call, rank: usize) -> Option<Plan> {
-    let declared = call.declared_shape().filter(|declared| declared.len() == rank)?;
-    let after = declared.iter().zip(call.shape(0).ok()?).map(|(whole, length)| whole - length);
-    Some(one(Op::Pad { before: vec![Dim::ZERO; rank], after: after.collect() }, &[0]))
+/// Paddings that only the run knows: the file may declare the result.
+fn open_pad(call: &Call, rank: usize) -> Plan {
+    let shape = call.shape(0)?;
+    let axes = if call.has(3) { call.numbers(3).ok() } else { None };
+    let axes = axes.unwrap_or_else(|| (0..rank as i64).collect());
+    let declared = call.declared_shape().filter(|declared| declared.len() == rank);
+    let mut after = vec![Dim::ZERO; rank];
+    for axis in axes {
+        let axis = axis_of(axis, rank).map_err(|error| error.to_string())?;
+        let declared = declared.as_ref().map(|declared| declared[axis].clone());
+        let whole = declared.unwrap_or_else(|| call.open(0, axis, None));
+        after[axis] = &whole - &shape[axis];
+    }
+    one(Op::Pad { before: vec![Dim::ZERO; rank], after }, &[0])
 }
 
 fn gather_nd(call: &Call) -> Plan {
@@ -336,11 +444,31 @@ fn fill(shape: Vec<Dim>, format: Format) -> Plan {
     one(Op::Fill { shape: Shape(shape), format }, &[])
 }
 
+/// A constant that is no stored tensor: texts, or more numbers than are looked into.
+fn constant(call: &Call) -> Plan {
+    let list = |length: usize| vec![Dim::from(length as u128)];
+    let (shape, format) = if let Some(numbers) = call.ints("value_ints") {
+        (list(numbers.len()), Format::INT64)
+    } else if let Some(numbers) = call.floats("value_floats") {
+        (list(numbers.len()), Format::FP32)
+    } else if call.has_attribute("value_string") {
+        (Vec::new(), Format::TEXT)
+    } else if call.has_attribute("value_strings") {
+        (call.declared_or_open(1, None), Format::TEXT)
+    } else {
+        return Err("its value is of a kind that is not read".to_owned());
+    };
+    fill(shape, format)
+}
+
 fn constant_of_shape(call: &Call) -> Plan {
     let format = call.tensor("value").and_then(|value| symbols::format(value.data_type));
     let shape = match call.sizes(0) {
         Ok(shape) => shape,
-        Err(reason) => call.declared_shape().ok_or(reason)?,
+        Err(reason) => match call.length(0).filter(|rank| *rank <= MAX_OPEN_RANK) {
+            Some(rank) => call.declared_or_open(rank, None),
+            None => call.declared_shape().ok_or(reason)?,
+        },
     };
     fill(shape, format.unwrap_or(Format::FP32))
 }
@@ -360,7 +488,7 @@ fn range(call: &Call) -> Plan {
             span.ceil_div(&step).maximum(&Dim::ZERO)
         }
         _ => {
-            let declared = call.declared_shape().and_then(|shape| shape.into_iter().next());
+            let declared = call.declared_or_open(1, None).into_iter().next();
             declared.ok_or("its length is computed at run time")?
         }
     };
@@ -369,8 +497,12 @@ fn range(call: &Call) -> Plan {
 
 /// The indices' shape with an axis for the classes.
 fn one_hot(call: &Call) -> Plan {
-    let depth = call.sizes(1)?.first().cloned().unwrap_or(Dim::ONE);
     let axis = call.int("axis").unwrap_or(-1);
+    let rank = call.rank(0)? + 1;
+    let depth = call.size(1).or_else(|_| {
+        let axis = axis_of(axis, rank).map_err(|error| error.to_string())?;
+        Ok::<Dim, String>(call.open(0, axis, None))
+    })?;
     fill(unsqueezed(call.shape(0)?, &[axis], depth)?, call.tensor_type(2)?.format)
 }
 

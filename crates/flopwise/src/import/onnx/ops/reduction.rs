@@ -71,7 +71,10 @@ fn top_k(call: &Call) -> Plan {
     let axis = call.axis("axis", -1, call.rank(0)?)?;
     let k = match call.int("k") {
         Some(k) => Dim::from(k),
-        None => call.sizes(1)?.first().cloned().unwrap_or(Dim::ONE),
+        None => {
+            let length = &call.shape(0)?[axis];
+            call.size(1).unwrap_or_else(|_| call.open(0, axis, Some(length.clone())))
+        }
     };
     one(Op::TopK { axis, k }, &[0])
 }

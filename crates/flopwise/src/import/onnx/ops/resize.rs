@@ -17,7 +17,7 @@ fn resize(call: &Call) -> Plan {
     };
     let shape = match target(call) {
         Ok(shape) => shape,
-        Err(reason) => call.declared_shape().ok_or(reason)?,
+        Err(_) => open_target(call)?,
     };
     one(Op::Resize { shape: Shape(shape), interpolation }, &[0])
 }
@@ -49,6 +49,20 @@ fn target(call: &Call) -> Result<Vec<Dim>, String> {
     };
     for (axis, scale) in axes.iter().zip(scales) {
         shape[*axis] = scaled(&input[*axis], scale)?;
+    }
+    Ok(shape)
+}
+
+/// Sizes or scales that only the run knows.
+fn open_target(call: &Call) -> Result<Vec<Dim>, String> {
+    let mut shape = call.shape(0)?.to_vec();
+    if let Some(declared) = call.declared_shape().filter(|declared| declared.len() == shape.len()) {
+        return Ok(declared);
+    }
+    let axes = call.ints("axes").map_or_else(|| (0..shape.len() as i64).collect(), <[i64]>::to_vec);
+    for axis in axes {
+        let axis = axis_of(axis, shape.len()).map_err(|error| error.to_string())?;
+        shape[axis] = call.open(0, axis, None);
     }
     Ok(shape)
 }

@@ -3,24 +3,31 @@
 //! Not here: how long the result is (`graph/shape.rs`).
 
 use crate::graph::{
-    Convolution, Dim, Direction, Op, Padding, Pool, PoolFunction, Rounding, Window,
+    Convolution, Dim, Direction, Function, Op, Padding, Pool, PoolFunction, Rounding, Window,
 };
-use crate::import::onnx::call::{Call, Plan, one};
+use crate::import::onnx::call::{Call, Plan, Source, Step, one};
 
 pub(super) fn plan(call: &Call) -> Option<Plan> {
     Some(match call.operator() {
         "Conv" => convolution(call),
         "ConvTranspose" => transposed(call),
         "MaxPool" => sliding(call, PoolFunction::Max),
-        "AveragePool" | "LpPool" => sliding(call, PoolFunction::Average),
+        "AveragePool" => sliding(call, PoolFunction::Average),
+        "LpPool" => sliding(call, PoolFunction::Average).map(|pool| after_power(call, pool)),
         "GlobalMaxPool" => global(call, PoolFunction::Max),
-        "GlobalAveragePool" | "GlobalLpPool" => global(call, PoolFunction::Average),
+        "GlobalAveragePool" => global(call, PoolFunction::Average),
+        "GlobalLpPool" => global(call, PoolFunction::Average).map(|pool| after_power(call, pool)),
         _ => return None,
     })
 }
 
 /// A list with one number per spatial axis, or as many of `default`.
-fn per_axis(call: &Call, name: &str, n_spatial: usize, default: i64) -> Result<Vec<i64>, String> {
+pub(super) fn per_axis(
+    call: &Call,
+    name: &str,
+    n_spatial: usize,
+    default: i64,
+) -> Result<Vec<i64>, String> {
     match call.ints(name) {
         Some(list) if list.len() == n_spatial => Ok(list.to_vec()),
         Some(list) if !list.is_empty() => {
@@ -44,15 +51,18 @@ fn padding(call: &Call, n_spatial: usize) -> Result<Padding, String> {
 }
 
 fn convolution(call: &Call) -> Plan {
+    one(forward(call)?, &call.given_of_first(3))
+}
+
+pub(super) fn forward(call: &Call) -> Result<Op, String> {
     let n_spatial = call.rank(1)?.saturating_sub(2);
-    let op = Op::Convolution(Convolution {
+    Ok(Op::Convolution(Convolution {
         direction: Direction::Forward,
         stride: per_axis(call, "strides", n_spatial, 1)?,
         padding: padding(call, n_spatial)?,
         dilation: per_axis(call, "dilations", n_spatial, 1)?,
         groups: call.int("group").unwrap_or(1),
-    });
-    one(op, &call.given_of_first(3))
+    }))
 }
 
 fn transposed(call: &Call) -> Plan {
@@ -113,6 +123,22 @@ fn sliding(call: &Call, function: PoolFunction) -> Plan {
         rounding,
     };
     one(Op::Pool(Pool { function, window }), &[0])
+}
+
+/// `(sum of |x|^p)^(1/p)`: the power of each element, then sums and one root each, which cost what
+/// means do; a sum of absolute values (p = 1) has no root, and is counted with one.
+fn after_power(call: &Call, mut pool: Vec<Step>) -> Vec<Step> {
+    let power = match call.int("p").unwrap_or(2) {
+        1 => Function::Absolute,
+        2 => Function::Square,
+        _ => Function::Power,
+    };
+    let power = Step { op: Op::Elementwise(power), operands: vec![Source::Input(0)] };
+    for step in &mut pool {
+        step.operands = vec![Source::Step(0)];
+    }
+    pool.insert(0, power);
+    pool
 }
 
 fn global(call: &Call, function: PoolFunction) -> Plan {
