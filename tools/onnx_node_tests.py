@@ -2,7 +2,8 @@
 """Compares the output types that `flopwise count --json` finds on the operator tests of the PyPI
 package `onnx` with what those models declare, and with onnx's own C++ shape inference.
 
-    python tools/onnx_node_tests.py target/release/flopwise [--filter TEXT] [--list STATE] [--jobs N]
+    python tools/onnx_node_tests.py target/release/flopwise [--filter TEXT] [--list STATE]
+                                    [--with-values] [--jobs N]
 
 Every model is written to a temporary folder without the shapes of its outputs and without
 `value_info`; element types stay. A result is
@@ -12,6 +13,10 @@ Every model is written to a temporary folder without the shapes of its outputs a
     unknown  no output has a shape
     wrong    a length, a rank or an element type contradicts the declared one
     crash    a signal, an exit code other than 0 and 1, or no JSON
+
+With `--with-values` the inputs of an operator's test that hold at most 16 numbers are stored in the
+model with the test's own values, so that shapes that hang on them (a reshape's target, a slice's
+bounds) can be found.
 
 Outputs that are sequences or optionals have no shape in the JSON and are left out of the
 comparison; a model with no other outputs is counted as `no tensor`.
@@ -26,8 +31,9 @@ import sys
 import tempfile
 import warnings
 
+import numpy as np
 import onnx
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 from onnx.backend.test.case.node import collect_testcases
 
 # The names that flopwise prints, by ONNX data type.
@@ -45,18 +51,19 @@ STATES = ["exact", "partly", "unknown", "wrong", "crash", "no tensor"]
 
 
 def models():
-    """(name, model) of every test. The package generates those of the operators."""
+    """(name, model, values of its inputs) of every test. The package generates those of the operators."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for case in collect_testcases(None):
-            yield f"node/{case.name}", case.model
+            values = case.data_sets[0][0] if case.data_sets else []
+            yield f"node/{case.name}", case.model, values
     data = os.path.join(os.path.dirname(onnx.__file__), "backend", "test", "data")
     for suite in SUITES:
         folder = os.path.join(data, suite)
         for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
             path = os.path.join(folder, name, "model.onnx")
             if os.path.exists(path):
-                yield f"{suite}/{name}", onnx.load(path, load_external_data=False)
+                yield f"{suite}/{name}", onnx.load(path, load_external_data=False), []
 
 
 def tensor_type(value_type):
@@ -79,6 +86,22 @@ def strip(model):
         if output.type.WhichOneof("value") == "tensor_type":
             output.type.tensor_type.ClearField("shape")
     return model
+
+
+def store(model, values):
+    """Stores the small inputs in the model, with these values."""
+    kept = []
+    for value, info in zip(values, list(model.graph.input)):
+        value = np.asarray(value) if isinstance(value, np.generic) else value
+        is_small = isinstance(value, np.ndarray) and value.size <= 16
+        is_number = is_small and value.dtype.name in ("int64", "int32", "float32", "bool")
+        kept.append(not is_number)
+        if is_number:
+            model.graph.initializer.append(numpy_helper.from_array(value, info.name))
+    rest = [info for info, keep in zip(model.graph.input, kept) if keep]
+    rest += model.graph.input[len(kept):]
+    del model.graph.input[:]
+    model.graph.input.extend(rest)
 
 
 def compare(expected, found):
@@ -115,7 +138,7 @@ def number(text):
         return text
 
 
-def by_flopwise(binary, path):
+def by_flopwise(binary, path, names):
     """({name: (format, shape)}, reason) or (None, how it failed)."""
     try:
         done = subprocess.run([binary, "count", path, "--json"], capture_output=True, timeout=60)
@@ -128,10 +151,11 @@ def by_flopwise(binary, path):
     except ValueError:
         return None, "no JSON"
     found = {}
-    for output in answer["outputs"]:
+    # By place: an output may be another tensor under a second name.
+    for name, output in zip(names, answer["outputs"]):
         shape = output["shape"]
         shape = None if shape is None else [number(length) for length in shape]
-        found[output["name"]] = (output["format"], shape)
+        found[name] = (output["format"], shape)
     reasons = [f"{u['op']}: {u['reason']}" for u in answer["unknown"]]
     return found, "; ".join(reasons)
 
@@ -146,14 +170,17 @@ def by_onnx(model):
     return {name: found for name, found in types.items() if found}, ""
 
 
-def judge(binary, folder, number_of_model, name, model):
+def judge(binary, folder, number_of_model, with_values, name, model, values):
     expected = {o.name: tensor_type(o.type) for o in model.graph.output}
     expected = {n: t for n, t in expected.items() if t}
     stripped = strip(model)
+    if with_values:
+        store(stripped, values)
     file = os.path.join(folder, f"{number_of_model}.onnx")
     onnx.save(stripped, file)
     results = []
-    for found, reason in [by_flopwise(binary, file), by_onnx(stripped)]:
+    names = [output.name for output in model.graph.output]
+    for found, reason in [by_flopwise(binary, file, names), by_onnx(stripped)]:
         if found is None:
             results.append(("crash", reason))
         else:
@@ -168,12 +195,13 @@ def main():
     parser.add_argument("flopwise", help="the binary")
     parser.add_argument("--filter", default="", help="only models whose name holds this text")
     parser.add_argument("--list", choices=STATES + ["all"], help="name the models in this state")
+    parser.add_argument("--with-values", action="store_true", help="store small inputs")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     options = parser.parse_args()
-    chosen = [(name, model) for name, model in models() if options.filter in name]
+    chosen = [test for test in models() if options.filter in test[0]]
     with tempfile.TemporaryDirectory() as folder:
         with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
-            jobs = [pool.submit(judge, options.flopwise, folder, at, *job)
+            jobs = [pool.submit(judge, options.flopwise, folder, at, options.with_values, *job)
                     for at, job in enumerate(chosen)]
             judged = [job.result() for job in jobs]
     ours = collections.Counter()

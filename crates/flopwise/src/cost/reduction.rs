@@ -7,7 +7,8 @@ use crate::graph::{Dim, Interpolation, Pool, PoolFunction, Reduce, Reduction, Wi
 pub(super) fn reduce(op: &Reduce, operands: &Operands) -> Result<Arithmetic, String> {
     let inputs = operands.input(0)?.shape.elements();
     let outputs = operands.output_elements()?;
-    let joins = &inputs - &outputs;
+    // Of nothing there is nothing to join, and the result is the function's neutral element.
+    let joins = if inputs == Dim::ZERO { Dim::ZERO } else { &inputs - &outputs };
     let times = |dim: &Dim, factor: i64| dim * &Dim::from(factor);
     let (other, transcendental) = match op.function {
         Reduction::Sum | Reduction::Product | Reduction::Extreme | Reduction::ArgExtreme => {

@@ -96,8 +96,13 @@ fn reduced(call: &Call) -> Result<TensorType, String> {
     }
     let is_kept = call.is_set("keepdims", true);
     let is_noop = call.is_set("noop_with_empty_axes", false);
-    let n_axes = n_axes.ok_or("how many axes go is not known")?;
-    let n_reduced = if n_axes == 0 && !is_noop { shape.len() } else { n_axes };
+    let n_reduced = match n_axes {
+        Some(0) if !is_noop => shape.len(),
+        Some(n_axes) => n_axes,
+        // Any axis may go.
+        None if is_kept => shape.len().saturating_sub(1),
+        None => return Err("how many axes go is not known".to_owned()),
+    };
     let sizes: Vec<Dim> = if n_reduced == 0 {
         shape.to_vec()
     } else if is_kept {

@@ -5,6 +5,7 @@
 
 use crate::graph::{Dim, Function, Kind, Op, Shape, Stated, TensorType, axis_of};
 use crate::import::onnx::call::{Call, Plan, stated};
+use crate::import::onnx::value::Scalar;
 use flopwise_formats::Format;
 
 pub(super) fn plan(call: &Call) -> Option<Plan> {
@@ -48,14 +49,20 @@ fn non_zero(call: &Call) -> Plan {
 fn compress(call: &Call) -> Plan {
     let (input, condition) = (call.shape(0)?, call.shape(1)?);
     let choices = Dim::product(condition);
+    let chosen = call.value(1).and_then(|value| {
+        let is_chosen = |element: &Scalar| element.as_i128().map(|truth| i128::from(truth != 0));
+        let chosen: Option<i128> = value.elements.iter().map(is_chosen).sum();
+        u128::try_from(chosen?).ok().map(Dim::from)
+    });
+    let found = |axis, most: Dim| chosen.clone().unwrap_or_else(|| call.open(0, axis, Some(most)));
     let shape = match call.int("axis") {
         Some(axis) => {
             let axis = axis_of(axis, input.len()).map_err(|error| error.to_string())?;
             let mut shape = input.to_vec();
-            shape[axis] = call.open(0, axis, Some(choices.minimum(&input[axis])));
+            shape[axis] = found(axis, choices.minimum(&input[axis]));
             shape
         }
-        None => vec![call.open(0, 0, Some(choices.minimum(&Dim::product(input))))],
+        None => vec![found(0, choices.minimum(&Dim::product(input)))],
     };
     let results = vec![call.like(0, shape)?];
     stated(call, Stated { other: choices, ..Stated::new("compress", Kind::Movement, results) })
@@ -120,7 +127,7 @@ fn loss(call: &Call, scores: Scores) -> Plan {
     let input = call.tensor_type(0)?;
     let positions = Dim::product(call.shape(1)?);
     let is_weighted = call.has(2);
-    let joins = &positions - &Dim::ONE;
+    let joins = if positions == Dim::ZERO { Dim::ZERO } else { &positions - &Dim::ONE };
     let (sums, divisions) = match (call.text("reduction").unwrap_or("mean"), is_weighted) {
         ("none", _) => (Dim::ZERO, Dim::ZERO),
         ("sum", _) => (joins, Dim::ZERO),

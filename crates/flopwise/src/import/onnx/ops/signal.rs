@@ -58,6 +58,7 @@ pub(super) fn transform_result(call: &Call) -> Result<TensorType, String> {
     let last = lengths.len().checked_sub(1).ok_or("transforms a scalar")?;
     let is_back_to_real = call.is_set("onesided", false) && call.is_set("inverse", false);
     let parts = Dim::from(if is_back_to_real { 1 } else { 2 });
+    let is_changed = call.has(1) || call.is_set("onesided", false);
     let is_axis_known = call.opset < 20 || !call.has(2) || call.numbers(2).is_ok();
     let axis = match (call.opset < 20, call.has(2)) {
         (true, _) => call.int("axis").unwrap_or(1),
@@ -68,7 +69,7 @@ pub(super) fn transform_result(call: &Call) -> Result<TensorType, String> {
     let sizes = lengths.iter().enumerate().map(|(at, length)| {
         if at == last {
             parts.clone()
-        } else if at == axis || !is_axis_known {
+        } else if is_changed && (at == axis || !is_axis_known) {
             call.open(0, at, None)
         } else {
             length.clone()
