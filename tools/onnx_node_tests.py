@@ -187,7 +187,35 @@ def judge(binary, folder, number_of_model, with_values, name, model, values):
             state, why = compare(expected, found)
             results.append((state, why or reason))
     os.remove(file)
-    return name, results
+    return name, results, stripped, expected
+
+
+def write_sample(folder, judged):
+    """Writes models whose types are found exactly: one per operator and attribute set first."""
+    chosen = {}
+    for exact_only_by_us in (False, True):
+        for name, results, model, expected in judged:
+            operators = sorted({node.op_type for node in model.graph.node})
+            key = (tuple(operators), exact_only_by_us and name)
+            # The rest of the 200 are those that the reference does not find.
+            wanted = (results[1][0] != "exact") if exact_only_by_us else len(operators) == 1
+            small = model.ByteSize() <= 2000 and all(
+                isinstance(length, int) for _, shape in expected.values()
+                for length in ([None] if shape is None else shape))
+            if (results[0][0] == "exact" and wanted and small and name not in chosen
+                    and not any(k == key for k, _, _ in chosen.values()) and len(chosen) < 200):
+                chosen[name] = (key, model, expected)
+    os.makedirs(folder, exist_ok=True)
+    with (open(os.path.join(folder, "models.bin"), "wb") as models_file,
+          open(os.path.join(folder, "expected.txt"), "w", encoding="utf-8") as expected_file):
+        for name, (_, model, expected) in sorted(chosen.items()):
+            model.producer_name = ""
+            data = model.SerializeToString()
+            models_file.write(data)
+            types = [f"{data_type}[{', '.join(map(str, shape))}]"
+                     for data_type, shape in expected.values()]
+            expected_file.write(f"{name}\t{len(data)}\t{'; '.join(types)}\n")
+    print(f"{len(chosen)} models written to {folder}")
 
 
 def main():
@@ -196,6 +224,7 @@ def main():
     parser.add_argument("--filter", default="", help="only models whose name holds this text")
     parser.add_argument("--list", choices=STATES + ["all"], help="name the models in this state")
     parser.add_argument("--with-values", action="store_true", help="store small inputs")
+    parser.add_argument("--sample", help="write 200 of the models to this folder")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     options = parser.parse_args()
     chosen = [test for test in models() if options.filter in test[0]]
@@ -206,7 +235,9 @@ def main():
             judged = [job.result() for job in jobs]
     ours = collections.Counter()
     theirs = collections.Counter()
-    for name, ((state, reason), (reference, _)) in judged:
+    if options.sample:
+        write_sample(options.sample, judged)
+    for name, ((state, reason), (reference, _)), _, _ in judged:
         group = name.split("/")[0] + (" expanded" if name.endswith("_expanded")
                                       or "_expanded_ver" in name else "")
         ours[group, state] += 1

@@ -3,5 +3,6 @@
 mod masks;
 mod memory;
 mod onnx;
+mod onnx_node_tests;
 mod pt2;
 mod unknown;

@@ -11,6 +11,8 @@
 mod call;
 mod control;
 mod fold;
+#[cfg(test)]
+mod operator_tests;
 mod ops;
 mod order;
 mod provenance;

@@ -7,8 +7,7 @@ use crate::import::onnx::call::{Call, Plan, one};
 
 pub(super) fn plan(call: &Call) -> Plan {
     match call.operator() {
-        "Adagrad" => optimiser(call, 3, 2, (7, 2)),
-        // Square root and division; without the regularisation terms.
+        "Adagrad" => optimiser(call, 3, 2, (5, 2)),
         "Adam" => optimiser(call, 4, 3, (10, 2)),
         "Momentum" => match call.text("mode") {
             Some("nesterov") => optimiser(call, 3, 2, (7, 0)),
@@ -32,7 +31,7 @@ pub(super) fn plan(call: &Call) -> Plan {
 /// - Momentum: `a v + b g` (3), `x - r v` (2); Nesterov `x - r (g + a v)` (4).
 fn optimiser(call: &Call, n_groups: usize, n_results: usize, each: (i64, i64)) -> Plan {
     let slots = call.operands.len().saturating_sub(2);
-    if slots == 0 || slots % n_groups != 0 {
+    if slots == 0 || !slots.is_multiple_of(n_groups) {
         return Err(format!("{slots} tensors in {n_groups} groups"));
     }
     let n_tensors = slots / n_groups;
