@@ -3,7 +3,7 @@
 package `onnx` with what those models declare, and with onnx's own C++ shape inference.
 
     python tools/onnx_node_tests.py target/release/flopwise [--filter TEXT] [--list STATE]
-                                    [--with-values] [--jobs N]
+                                    [--with-values] [--symbolic] [--jobs N]
 
 Every model is written to a temporary folder without the shapes of its outputs and without
 `value_info`; element types stay. A result is
@@ -18,6 +18,9 @@ With `--with-values` the inputs of an operator's test that hold at most 16 numbe
 model with the test's own values, so that shapes that hang on them (a reshape's target, a slice's
 bounds) can be found.
 
+With `--symbolic` every length of an input becomes a symbol; the lengths found are evaluated with the
+symbols' values before they are compared.
+
 Outputs that are sequences or optionals have no shape in the JSON and are left out of the
 comparison; a model with no other outputs is counted as `no tensor`.
 """
@@ -26,6 +29,7 @@ import collections
 import concurrent.futures
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -104,6 +108,16 @@ def store(model, values):
     model.graph.input.extend(rest)
 
 
+def open_sizes(model):
+    """Puts a symbol in place of every length above 1 of the inputs: `d3` for 3."""
+    stored = {tensor.name for tensor in model.graph.initializer}
+    for info in model.graph.input:
+        if info.name not in stored and info.type.WhichOneof("value") == "tensor_type":
+            for dim in info.type.tensor_type.shape.dim:
+                if dim.dim_value > 1:
+                    dim.dim_param = f"d{dim.dim_value}"
+
+
 def compare(expected, found):
     """The state of one model: `expected` and `found` map names to (format, shape or None)."""
     if not expected:
@@ -132,10 +146,13 @@ def compare(expected, found):
 
 
 def number(text):
+    """The value of a length such as `3` or `2*d4 + floordiv(d7, 2)`; None if it is open."""
+    names = {name: int(name[1:]) for name in re.findall(r"\bd[0-9]+\b", text)}
+    functions = {"floordiv": lambda a, b: a // b, "min": min, "max": max}
     try:
-        return int(text)
-    except (TypeError, ValueError):
-        return text
+        return int(eval(text.replace("^", "**"), {"__builtins__": {}}, names | functions))
+    except (NameError, SyntaxError, AttributeError, TypeError):
+        return None
 
 
 def by_flopwise(binary, path, names):
@@ -170,17 +187,19 @@ def by_onnx(model):
     return {name: found for name, found in types.items() if found}, ""
 
 
-def judge(binary, folder, number_of_model, with_values, name, model, values):
+def judge(options, folder, number_of_model, name, model, values):
     expected = {o.name: tensor_type(o.type) for o in model.graph.output}
     expected = {n: t for n, t in expected.items() if t}
     stripped = strip(model)
-    if with_values:
+    if options.with_values:
         store(stripped, values)
+    if options.symbolic:
+        open_sizes(stripped)
     file = os.path.join(folder, f"{number_of_model}.onnx")
     onnx.save(stripped, file)
     results = []
     names = [output.name for output in model.graph.output]
-    for found, reason in [by_flopwise(binary, file, names), by_onnx(stripped)]:
+    for found, reason in [by_flopwise(options.flopwise, file, names), by_onnx(stripped)]:
         if found is None:
             results.append(("crash", reason))
         else:
@@ -224,13 +243,14 @@ def main():
     parser.add_argument("--filter", default="", help="only models whose name holds this text")
     parser.add_argument("--list", choices=STATES + ["all"], help="name the models in this state")
     parser.add_argument("--with-values", action="store_true", help="store small inputs")
+    parser.add_argument("--symbolic", action="store_true", help="open all lengths of inputs")
     parser.add_argument("--sample", help="write 200 of the models to this folder")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     options = parser.parse_args()
     chosen = [test for test in models() if options.filter in test[0]]
     with tempfile.TemporaryDirectory() as folder:
         with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
-            jobs = [pool.submit(judge, options.flopwise, folder, at, options.with_values, *job)
+            jobs = [pool.submit(judge, options, folder, at, *job)
                     for at, job in enumerate(chosen)]
             judged = [job.result() for job in jobs]
     ours = collections.Counter()

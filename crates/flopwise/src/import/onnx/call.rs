@@ -206,10 +206,11 @@ impl<'a> Call<'a> {
         let place = format!("dim {axis} of `{tensor}`, which the data decide");
         let stem = format!("{tensor}.dim{axis}");
         let mut name = stem.clone();
-        let mut n_before = 0;
+        // The same node again, in another round of a loop: a number that no other has.
+        let mut n_before = self.taken.map_or(0, HashSet::len);
         while self.taken.is_some_and(|taken| taken.contains(&name)) {
-            n_before += 1;
             name = format!("{stem}.{n_before}");
+            n_before += 1;
         }
         let mut opened = self.opened.borrow_mut();
         let dim = Dim::symbol(&name);

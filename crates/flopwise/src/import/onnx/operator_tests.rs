@@ -193,6 +193,18 @@ fn composed_operators_cost_their_steps() {
 }
 
 #[test]
+fn training_forms_cost_more_than_inference() {
+    let batch = "in x:f[2,3,4]; w s:f[3]; y,m,v = BatchNormalization(x,s,s,s,s)";
+    // 24 elements of 7 and 3 channels of 7, 3 divisions and roots each.
+    check_cost(15, &format!("{batch} training_mode=1; out y"), ["0", "189", "9"]);
+    // Scale and shift, and per channel four to fold the statistics.
+    check_cost(15, &format!("{}; out y", batch.replace("y,m,v", "y")), ["0", "60", "3"]);
+    let dropout = "in x:f[2,3]; w r:f=0.5.; w t:b=1.; y,m = Dropout(x,r,t); out y";
+    check_cost(13, dropout, ["0", "18", "0"]);
+    check_cost(13, &dropout.replace("b=1", "b=0"), ["0", "0", "0"]);
+}
+
+#[test]
 fn further_results_have_types() {
     check_types(
         12,
@@ -258,6 +270,18 @@ fn lists_known_to_the_file_decide_at_once() {
         "opaque: `a`, which decides its shape, is computed at run time",
     );
     check_opset(18, "in x:f[4,3]; in s:i[2]; y = Expand(x,s); out y", "[4, 3]");
+}
+
+#[test]
+fn lengths_left_open_do_not_stand_in_the_way() {
+    let transposed =
+        "in x:f[1,4,h,5]; w k:f[4,2,3,3]; y = ConvTranspose(x,k) output_shape=10,12; out y";
+    check_opset(11, transposed, "[1, 2, 10, 12]");
+    check_cost(11, transposed, ["360*h", "0", "0"]);
+    // Equal parts are whole before version 18; from then on the last one may be shorter, or empty.
+    let parts = "in x:f[n,3]; y,z,u = Split(x); out y; out u";
+    check_types(13, parts, "fp32[floordiv(n, 3), 3] fp32[floordiv(n, 3), 3]");
+    check_types(18, "in x:f[1,3]; y,z,u = Split(x) num_outputs=3; out u", "fp32[0, 3]");
 }
 
 /// Dealt with before rules are asked, or in files of their own.

@@ -9,7 +9,7 @@ use super::wire::TensorProto;
 use crate::error::Error;
 use crate::graph::{Role, Shape, TensorType};
 use bytes::Bytes;
-use flopwise_formats::{Format, Layout};
+use flopwise_formats::{Format, Layout, codec};
 use std::path::Path;
 
 /// `TensorProto.DataLocation.EXTERNAL`.
@@ -110,8 +110,8 @@ fn element(format: Format, bytes: &[u8]) -> Option<Scalar> {
             Some(Scalar::float(f64::from(f32::from_bits(unsigned as u32))))
         }
         Layout::Float(_) if format == Format::FP64 => Some(Scalar::float(f64::from_bits(unsigned))),
-        // Scales and exponents are never stored in narrower formats.
-        Layout::Float(_) | Layout::CodeBook(_) | Layout::Complex | Layout::Text => None,
+        Layout::Float(_) => Some(Scalar::float(codec::decode_f64(format, unsigned.into()))),
+        Layout::CodeBook(_) | Layout::Complex | Layout::Text => None,
     }
 }
 
@@ -128,6 +128,8 @@ fn from_lists(format: Format, tensor: &TensorProto, n_elements: usize) -> Option
         varints(&tensor.uint64_data, n_elements)
     } else if is_integral {
         varints(&tensor.int32_data, n_elements)
+    } else if format.is_float() && format.bits <= 16 {
+        codes(format, &tensor.int32_data, n_elements)
     } else {
         None
     };
@@ -137,6 +139,16 @@ fn from_lists(format: Format, tensor: &TensorProto, n_elements: usize) -> Option
 fn fixed(format: Format, runs: &[Bytes], n_elements: usize) -> Option<Vec<Scalar>> {
     let joined = runs.concat();
     from_raw(format, &joined, n_elements)
+}
+
+/// Narrow floats are stored as their bits, one number each.
+fn codes(format: Format, runs: &[Bytes], n_elements: usize) -> Option<Vec<Scalar>> {
+    let codes = varints(runs, n_elements)?;
+    let decoded = codes.iter().map(|code| {
+        let code = u128::try_from(code.as_i128()?).ok()?;
+        Some(Scalar::float(codec::decode_f64(format, code & ((1 << format.bits) - 1))))
+    });
+    decoded.collect()
 }
 
 fn varints(runs: &[Bytes], n_elements: usize) -> Option<Vec<Scalar>> {

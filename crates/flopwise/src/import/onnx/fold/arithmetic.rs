@@ -7,6 +7,7 @@ use crate::import::onnx::call::Call;
 use crate::import::onnx::symbols;
 use crate::import::onnx::value::{Scalar, Value, indices, place_of, strides};
 use flopwise_formats::Format;
+use flopwise_formats::codec::{self, Rules};
 
 pub(super) fn evaluate(call: &Call) -> Option<Value> {
     match call.operator() {
@@ -195,6 +196,11 @@ fn real(operator: &str, a: f64, b: f64, format: Format) -> Option<Scalar> {
 /// As a runtime would store it: one operation in f64 on f32 operands, rounded to f32, is the f32
 /// operation.
 fn rounded(number: f64, format: Format) -> Scalar {
+    // Rounding to f32 first would round twice.
+    if format.is_float() && format.bits < 32 {
+        let code = codec::encode_f64(format, number, Rules::IEEE).code;
+        return Scalar::float(codec::decode_f64(format, code));
+    }
     let is_single = format == Format::FP32;
     Scalar::float(if is_single { f64::from(number as f32) } else { number })
 }

@@ -2,10 +2,11 @@
 //!
 //! Not here: what one element costs (the table in `graph/op.rs`).
 
-use crate::graph::{Dim, Function, Op, Shape, axis_of};
-use crate::import::onnx::call::{Call, Plan, Source, Step, one};
+use crate::graph::{Dim, Function, Kind, Op, Shape, Stated, TensorType, axis_of};
+use crate::import::onnx::call::{Call, Plan, Source, Step, one, stated};
 use crate::import::onnx::symbols;
-use crate::import::onnx::value::Value;
+use crate::import::onnx::value::{Scalar, Value};
+use flopwise_formats::Format;
 
 pub(super) fn plan(call: &Call) -> Option<Plan> {
     if let Some(aligned) = aligned(call) {
@@ -23,6 +24,7 @@ pub(super) fn plan(call: &Call) -> Option<Plan> {
         "Cast" => cast(call),
         "CastLike" => call.tensor_type(1).and_then(|like| one(Op::Cast(like.format), &[0])),
         "BitCast" => bit_cast(call),
+        "Dropout" if is_dropping(call) => dropout(call),
         "Identity" | "Dropout" => one(Op::Identity, &[0]),
         "Trilu" => one(Op::Copy, &[0]),
         _ => return None,
@@ -126,6 +128,22 @@ fn power(call: &Call) -> Plan {
         _ => return one(Op::Elementwise(Function::Power), &[0, 1]),
     };
     one(Op::Elementwise(function), &[0])
+}
+
+/// Since version 12 an input tells; before, inference is taken, as it is where only the run knows.
+fn is_dropping(call: &Call) -> bool {
+    let mode = call.value(2).and_then(Value::single).and_then(Scalar::as_i128);
+    12 <= call.opset && mode.is_some_and(|mode| mode != 0)
+}
+
+/// A comparison with the ratio, and products with the mask and the scale; how random numbers are
+/// drawn is the runtime's choice and not counted.
+fn dropout(call: &Call) -> Plan {
+    let data = call.tensor_type(0)?;
+    let mask = TensorType { shape: data.shape.clone(), format: Format::BOOL };
+    let other = &data.shape.elements() * &Dim::from(3);
+    let dropout = Stated::new("dropout", Kind::Elementwise, vec![data.clone(), mask]);
+    stated(call, Stated { other, ..dropout })
 }
 
 fn bit_cast(call: &Call) -> Plan {

@@ -3,9 +3,10 @@
 //! Not here: convolutions and pooling (`windows.rs`), attention (`attention.rs`).
 
 use crate::graph::{
-    Einsum, Function, Keep, MatMul, Normalization, Op, Orientation, Reduce, Reduction, axis_of,
+    Dim, Einsum, Function, Keep, Kind, MatMul, Normalization, Op, Orientation, Reduce, Reduction,
+    Stated, axis_of,
 };
-use crate::import::onnx::call::{Call, Plan, Source, Step, one};
+use crate::import::onnx::call::{Call, Plan, Source, Step, one, stated};
 use std::collections::BTreeSet;
 
 pub(super) fn plan(call: &Call) -> Option<Plan> {
@@ -13,6 +14,7 @@ pub(super) fn plan(call: &Call) -> Option<Plan> {
         "MatMul" => one(matmul(Orientation::Plain, Orientation::Plain), &[0, 1]),
         "Gemm" => gemm(call),
         "Einsum" => einsum(call),
+        "BatchNormalization" if is_training(call) => batch_training(call),
         "BatchNormalization" => one(Op::Normalization(Normalization::Batch), &[0, 1, 2, 3, 4]),
         "InstanceNormalization" => group_norm(0),
         "GroupNormalization" => group_norm(call.int("num_groups").unwrap_or(1)),
@@ -41,6 +43,31 @@ fn gemm(call: &Call) -> Plan {
     };
     let op = matmul(orientation("transA"), orientation("transB"));
     one(op, &call.given_of_first(3))
+}
+
+/// A flag since version 14; before, the number of results tells, and a flag up to version 6.
+fn is_training(call: &Call) -> bool {
+    match call.opset {
+        14.. => call.is_set("training_mode", false),
+        7..14 => 1 < call.node.output.len(),
+        _ => !call.is_set("is_test", false),
+    }
+}
+
+/// With the statistics of the batch: per element a sum, a difference, a square, a sum, and three to
+/// normalise, scale and shift; per channel two divisions, epsilon and a root, and two products and
+/// a sum for each running statistic.
+fn batch_training(call: &Call) -> Plan {
+    let input = call.tensor_type(0)?;
+    let channels = Dim::product(call.shape(3)?);
+    let statistic = call.tensor_type(3)?;
+    let results = [vec![input.clone()], vec![statistic.clone(); 4]].concat();
+    let stated_norm = Stated {
+        other: &(&input.shape.elements() * &Dim::from(7)) + &(&channels * &Dim::from(7)),
+        transcendental: &channels * &Dim::from(3),
+        ..Stated::new("batch_norm", Kind::Normalization, results)
+    };
+    stated(call, stated_norm)
 }
 
 fn group_norm(groups: i64) -> Plan {

@@ -338,14 +338,22 @@ fn split(call: &Call) -> Plan {
         (false, None) => {
             let n_parts = call.int("num_outputs").unwrap_or(call.node.output.len() as i64);
             let n_parts = n_parts.clamp(1, call.node.output.len().max(1) as i64);
-            let part = shape[axis].ceil_div(&Dim::from(n_parts));
-            let before = &part * &Dim::from(n_parts - 1);
-            let mut sizes = vec![part; n_parts as usize - 1];
-            sizes.push(&shape[axis] - &before);
-            sizes
+            equal_parts(&shape[axis], n_parts, call.opset)
         }
     };
     one(Op::Split { axis, sizes, storage: Storage::Copy }, &[0])
+}
+
+/// Before version 18 the axis must come out even.
+fn equal_parts(length: &Dim, n_parts: i64, opset: i64) -> Vec<Dim> {
+    if opset < 18 {
+        return vec![length.floor_div(&Dim::from(n_parts)); n_parts as usize];
+    }
+    let part = length.ceil_div(&Dim::from(n_parts));
+    let rest = length - &(&part * &Dim::from(n_parts - 1));
+    let mut sizes = vec![part; n_parts as usize - 1];
+    sizes.push(rest.maximum(&Dim::ZERO));
+    sizes
 }
 
 /// Lengths that only the run knows: taken as equal where nobody says, since together they are the

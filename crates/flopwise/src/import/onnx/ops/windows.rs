@@ -3,9 +3,10 @@
 //! Not here: how long the result is (`graph/shape.rs`).
 
 use crate::graph::{
-    Convolution, Dim, Direction, Function, Op, Padding, Pool, PoolFunction, Rounding, Window,
+    Convolution, Dim, Direction, Function, Kind, Op, Padding, Pool, PoolFunction, Rounding, Stated,
+    Window,
 };
-use crate::import::onnx::call::{Call, Plan, Source, Step, one};
+use crate::import::onnx::call::{Call, Plan, Source, Step, one, stated};
 
 pub(super) fn plan(call: &Call) -> Option<Plan> {
     Some(match call.operator() {
@@ -78,9 +79,29 @@ fn transposed(call: &Call) -> Plan {
     };
     if let Some(wanted) = call.ints("output_shape").filter(|wanted| !wanted.is_empty()) {
         let spatial = wanted.get(wanted.len().saturating_sub(n_spatial)..).unwrap_or(wanted);
-        pad_to(call, &mut convolution, spatial)?;
+        if let Err(reason) = pad_to(call, &mut convolution, spatial) {
+            return to_shape(call, spatial).unwrap_or(Err(reason));
+        }
     }
     one(Op::Convolution(convolution), &call.given_of_first(3))
+}
+
+/// A given output whose padding hangs on an open length: the products are those of the inputs with
+/// the kernel, whatever the padding.
+fn to_shape(call: &Call, wanted: &[i64]) -> Option<Plan> {
+    let (input, weight) = (call.shape(0).ok()?, call.shape(1).ok()?);
+    let [batch, _, spatial @ ..] = input else { return None };
+    if spatial.len() != wanted.len() {
+        return None;
+    }
+    let groups = Dim::from(call.int("group").unwrap_or(1));
+    let mut shape = vec![batch.clone(), weight.get(1)? * &groups];
+    shape.extend(wanted.iter().map(|length| Dim::from(*length)));
+    let result = call.like(0, shape).ok()?;
+    let macs = &Dim::product(input) * &Dim::product(&weight[1..]);
+    let other = if call.has(2) { result.shape.elements() } else { Dim::ZERO };
+    let convolution = Stated::new("convolution_transposed", Kind::Convolution, vec![result]);
+    Some(stated(call, Stated { macs, other, ..convolution }))
 }
 
 /// `output_shape` decides the padding: what the full result has too much is cut, what it has too
