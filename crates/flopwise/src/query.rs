@@ -19,7 +19,7 @@ use crate::cost::{self, BoundWork, CONTEXT, Counts, Masking, Pass, WeightFormat,
 use crate::error::Error;
 use crate::estimate::{self, Bound, Estimate, Setup};
 use crate::graph::{
-    Bindings, Dim, Graph, Kind, Mask, Node, Op, Positions, Symbol, TensorId, TensorType,
+    Bindings, Dim, Graph, Kind, Mask, Node, Op, Positions, ROUNDS, Symbol, TensorId, TensorType,
 };
 use crate::import;
 use crate::machine::Profile;
@@ -40,6 +40,9 @@ const ASSUMED_BATCH: i128 = 1;
 const ASSUMED_SEQ: i128 = 128;
 /// Taken for the context of a decoded token that the user leaves open.
 const ASSUMED_CONTEXT: i128 = 4096;
+
+/// Rounds of a loop that only the run ends, where the user leaves them open.
+const LEAST_ROUNDS: i128 = 1;
 
 /// Everything that can be asked.
 #[derive(Clone, Debug, PartialEq)]
@@ -243,6 +246,15 @@ impl Counting {
             None => None,
         };
         let unknown = unknown_operators(graph, &work);
+        let least_rounds = least_rounds(graph, given);
+        let mut notes = notes(graph);
+        notes.extend(least_rounds.iter().map(|symbol| {
+            let name = &symbol.name;
+            Note::new(format!(
+                "how often a loop runs is decided at run time; {LEAST_ROUNDS} round is counted, \
+                 more with --bind {name}=N"
+            ))
+        }));
         let report = CountReport {
             model: graph.name.clone(),
             inputs: named_types(graph, &graph.inputs),
@@ -253,20 +265,14 @@ impl Counting {
             formula: formula(opened, &work),
             stored: work.stored(&all),
             counted,
-            is_lower_bound: !unknown.is_empty() || assumed.keys().any(|name| is_rounds(name)),
+            is_lower_bound: !unknown.is_empty() || !least_rounds.is_empty(),
             unknown,
             grouping: query.grouping,
             nodes,
-            notes: notes(graph),
+            notes,
         };
         Ok(Counting { bindings: all, work: bound, report })
     }
-}
-
-/// Whether a symbol is the number of rounds of a loop that only the data end. One round is assumed,
-/// and the totals are lower bounds.
-fn is_rounds(name: &str) -> bool {
-    name.ends_with(".rounds")
 }
 
 fn named_types(graph: &Graph, ids: &[TensorId]) -> Vec<(String, Option<TensorType>)> {
@@ -277,7 +283,6 @@ fn named_types(graph: &Graph, ids: &[TensorId]) -> Vec<(String, Option<TensorTyp
 /// Values for what the user left open and a usual value is known for, within the file's range.
 fn assumed_bindings(graph: &Graph, given: &Bindings) -> BTreeMap<String, i128> {
     let usual = |symbol: &Symbol| match symbol.name.as_str() {
-        name if is_rounds(name) && symbol.at_most.is_none() => Some(1),
         "batch" => Some(ASSUMED_BATCH),
         "seq" => Some(ASSUMED_SEQ),
         CONTEXT => Some(ASSUMED_CONTEXT),
@@ -291,6 +296,8 @@ fn assumed_bindings(graph: &Graph, given: &Bindings) -> BTreeMap<String, i128> {
         Some((symbol.name.clone(), value))
     });
     let mut assumed: BTreeMap<String, i128> = assumed.collect();
+    let rounds = least_rounds(graph, given);
+    assumed.extend(rounds.iter().map(|symbol| (symbol.name.clone(), LEAST_ROUNDS)));
     // What only the data decide is taken at its most, once the sizes that bound it have values.
     for symbol in graph.symbols.iter().filter(|symbol| !given.0.contains_key(&symbol.name)) {
         let value = |name: &str| given.0.get(name).or(assumed.get(name)).copied();
@@ -300,6 +307,15 @@ fn assumed_bindings(graph: &Graph, given: &Bindings) -> BTreeMap<String, i128> {
         }
     }
     assumed
+}
+
+/// Rounds of loops that nothing bounds and nobody has given: at least one is counted.
+fn least_rounds<'a>(graph: &'a Graph, given: &Bindings) -> Vec<&'a Symbol> {
+    let is_open = |symbol: &&Symbol| {
+        let is_given = given.0.contains_key(&symbol.name);
+        symbol.name.ends_with(ROUNDS) && symbol.at_most.is_none() && !is_given
+    };
+    graph.symbols.iter().filter(is_open).collect()
 }
 
 /// The totals in symbols. Where only some symbols are bound their values are put in; with all

@@ -104,6 +104,18 @@ pub struct Builder {
     disagreements: Vec<String>,
 }
 
+/// How far a graph had come: see [`Builder::mark`].
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    /// How many nodes there were.
+    pub n_nodes: usize,
+    /// How many tensors there were.
+    pub n_tensors: usize,
+    n_choices: usize,
+    n_constraints: usize,
+    n_disagreements: usize,
+}
+
 impl Builder {
     /// An empty graph.
     #[must_use]
@@ -184,6 +196,14 @@ impl Builder {
         self.graph.symbols.push(symbol);
     }
 
+    /// Says how large a size that only the data decide can be.
+    pub fn bound_symbol(&mut self, name: &str, at_most: Dim) {
+        let mut named = self.graph.symbols.iter_mut().rev().filter(|symbol| symbol.name == name);
+        if let Some(symbol) = named.next() {
+            symbol.at_most = Some(at_most);
+        }
+    }
+
     /// Adds something that must hold between sizes, once.
     pub fn constraint(&mut self, constraint: Constraint) {
         let is_room = self.constraints_seen.len() < MAX_CONSTRAINTS;
@@ -201,6 +221,44 @@ impl Builder {
     /// Adds branches of which one runs; the nodes of each have been inserted one after the other.
     pub fn choice(&mut self, choice: Choice) {
         self.graph.choices.push(choice);
+    }
+
+    /// Multiplies how often the nodes from `first` on run: they stand in a loop of so many rounds.
+    pub fn multiply_repeat(&mut self, first: usize, rounds: &Dim) {
+        for node in self.graph.nodes.iter_mut().skip(first) {
+            node.repeat = &node.repeat * rounds;
+        }
+    }
+
+    /// Whether a node from `first` on could not be given a rule.
+    #[must_use]
+    pub fn has_opaque(&self, first: usize) -> bool {
+        let mut added = self.graph.nodes.iter().skip(first);
+        added.any(|node| matches!(node.op, Op::Opaque { .. }))
+    }
+
+    /// Where the graph stands, to [`Builder::rewind`] to.
+    #[must_use]
+    pub fn mark(&self) -> Mark {
+        Mark {
+            n_nodes: self.graph.nodes.len(),
+            n_tensors: self.graph.tensors.len(),
+            n_choices: self.graph.choices.len(),
+            n_constraints: self.graph.constraints.len(),
+            n_disagreements: self.disagreements.len(),
+        }
+    }
+
+    /// Takes back what was added since; the names of the nodes taken back. Symbols stay: those that
+    /// nothing names are dropped at the end.
+    pub fn rewind(&mut self, mark: &Mark) -> Vec<String> {
+        self.graph.tensors.truncate(mark.n_tensors);
+        self.graph.choices.truncate(mark.n_choices);
+        for constraint in self.graph.constraints.drain(mark.n_constraints..) {
+            self.constraints_seen.remove(&constraint);
+        }
+        self.disagreements.truncate(mark.n_disagreements);
+        self.graph.nodes.drain(mark.n_nodes..).map(|node| node.name).collect()
     }
 
     /// Says of which class a module is.

@@ -18,7 +18,7 @@ mod stated;
 mod symbol;
 mod tensor;
 
-pub use build::{BuildError, Builder, MAX_DIM, NewNode};
+pub use build::{BuildError, Builder, MAX_DIM, Mark, NewNode};
 pub use dim::{Dim, DimError};
 pub use einsum::Einsum;
 pub use fuse::fuse_attention;
@@ -30,7 +30,7 @@ pub use op::{
 };
 pub use shape::{ShapeError, axis_of, infer};
 pub use stated::Stated;
-pub use symbol::{BindError, Bindings, Constraint, Relation, Symbol};
+pub use symbol::{BindError, Bindings, Constraint, ROUNDS, Relation, Symbol};
 pub use tensor::{
     Choice, Graph, Node, NodeId, Role, Shape, SourceLine, Stored, Tensor, TensorId, TensorType,
 };

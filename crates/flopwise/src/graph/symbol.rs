@@ -5,6 +5,9 @@ use super::tensor::Graph;
 use std::collections::BTreeMap;
 use std::fmt;
 
+/// End of the names of symbols that count the rounds of a loop.
+pub const ROUNDS: &str = ".rounds";
+
 /// A size left open by the model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Symbol {

@@ -1,28 +1,20 @@
-//! Operators that hold other graphs, and sequences of tensors: `If` with a known condition, `Loop`
-//! with a known number of rounds, and the sequence operators that go with them. They leave no
-//! trace in the graph; what runs inside is inserted as if it stood outside.
+//! Operators that hold other graphs: `If`, and what it shares with loops (`rounds.rs`). They leave
+//! no trace in the graph; what runs inside is inserted as if it stood outside. Where only the run
+//! knows the condition, both branches are inserted and a [`Choice`] says so.
 //!
-//! Not here: conditions and counts that only the run knows; such nodes stay opaque. The TorchScript
-//! exporter writes `If` for shape tests and `Loop` over sequences for `tensor_split`.
+//! Not here: sequences and optionals (`sequence.rs`), functions (`function.rs`).
 
-use super::call::one;
-use super::value::{Scalar, Value};
+use super::value::Scalar;
 use super::walk::{Inputs, Origin, Walk, Wire};
 use super::wire::{GraphProto, NodeProto};
 use crate::error::Error;
-use crate::graph::{Dim, Op};
-use flopwise_formats::Format;
+use crate::graph::{Choice, Dim, Op, Role, Shape, Symbol, TensorType};
 use std::collections::HashMap;
 use std::path::Path;
 use std::rc::Rc;
 
-/// Nodes inserted by unrolling loops, in one file.
-const MAX_UNROLLED: usize = 100_000;
-/// Tensors in one sequence.
-const MAX_SEQUENCE: usize = 1024;
-
 impl<'a> Walk<'a> {
-    /// Whether the node was one of those above and is dealt with.
+    /// Whether the node was one of those and is dealt with.
     pub(super) fn control(
         &mut self,
         node: &'a NodeProto,
@@ -31,50 +23,87 @@ impl<'a> Walk<'a> {
         folder: &Path,
     ) -> Result<bool, Error> {
         match node.op_type.as_str() {
-            "If" => self.branch(node, inputs, folder),
-            "Loop" => self.unroll(node, inputs, folder),
-            "ConcatFromSequence" => self.concat_sequence(node, node_idx, inputs),
-            operator if operator.starts_with("Sequence") => self.sequence(node, inputs),
-            _ => Ok(false),
+            "If" => self.branch(node, node_idx, inputs, folder),
+            "Loop" => self.repeat(node, node_idx, inputs, folder),
+            "Scan" => self.scan(node, node_idx, inputs, folder),
+            "SequenceMap" => self.sequence_map(node, node_idx, inputs, folder),
+            _ => self.sequence(node, node_idx, inputs),
         }
     }
 
     /// The only element of an input, when it is known.
-    fn known(&self, inputs: &Inputs, slot: usize) -> Option<i128> {
+    pub(super) fn known(&self, inputs: &Inputs, slot: usize) -> Option<i128> {
         let wire_idx = inputs.get(slot).copied().flatten()?;
-        self.wires[wire_idx].value.as_ref()?.single()?.as_i128()
+        self.wires[wire_idx].value.as_ref()?.single().and_then(Scalar::as_i128)
     }
 
-    /// Inlines the branch that is taken.
+    /// Inlines the branch that is taken, or both.
     fn branch(
         &mut self,
         node: &'a NodeProto,
+        node_idx: usize,
         inputs: &Inputs,
         folder: &Path,
     ) -> Result<bool, Error> {
-        let Some(condition) = self.known(inputs, 0) else { return Ok(false) };
-        let taken = if condition == 0 { "else_branch" } else { "then_branch" };
-        let Some(graph) = subgraph(node, taken) else { return Ok(false) };
-        if graph.output.len() != node.output.len() {
+        let branches = ["then_branch", "else_branch"].map(|name| (name, subgraph(node, name)));
+        let [(_, Some(then)), (_, Some(otherwise))] = branches else { return Ok(false) };
+        if [then, otherwise].iter().any(|graph| graph.output.len() != node.output.len()) {
             return Ok(false);
         }
-        self.scopes.push(HashMap::new());
-        self.add_stored(graph, folder)?;
-        self.run(graph, folder)?;
-        let results = self.results(graph)?;
-        self.scopes.pop();
-        self.tally.n_evaluated += 1;
-        self.point_all(node, results)?;
+        if let Some(condition) = self.known(inputs, 0) {
+            let taken = if condition == 0 { otherwise } else { then };
+            let results = self.inner(taken, &[], folder)?;
+            self.tally.n_evaluated += 1;
+            self.point_all(node, results)?;
+            return Ok(true);
+        }
+        let name = self.unique_name(node, node_idx);
+        let first = self.builder.n_nodes();
+        let of_then = self.inner(then, &[], folder)?;
+        let between = self.builder.n_nodes();
+        let of_else = self.inner(otherwise, &[], folder)?;
+        let end = self.builder.n_nodes();
+        let branches = vec![("then_branch", first..between), ("else_branch", between..end)];
+        self.builder.choice(Choice { name: name.clone(), branches });
+        for (slot, output) in node.output.iter().enumerate().filter(|(_, o)| !o.is_empty()) {
+            let joined = self.join(node, output, of_then[slot], of_else[slot])?;
+            self.point(output, joined)?;
+        }
         Ok(true)
     }
 
+    /// Goes through an inner graph whose inputs are these wires; the wires of its outputs.
+    pub(super) fn inner(
+        &mut self,
+        graph: &'a GraphProto,
+        inputs: &[usize],
+        folder: &Path,
+    ) -> Result<Vec<usize>, Error> {
+        self.functions.enter(&graph.node)?;
+        self.scopes.push(HashMap::new());
+        for (input, wire_idx) in graph.input.iter().zip(inputs) {
+            self.point(&input.name, *wire_idx)?;
+        }
+        self.add_stored(graph, folder)?;
+        self.run(&graph.node, folder)?;
+        let results = self.results(graph)?;
+        self.scopes.pop();
+        self.functions.leave();
+        Ok(results)
+    }
+
     fn results(&self, graph: &GraphProto) -> Result<Vec<usize>, Error> {
-        let missing = |name| Error::new(format!("its inner output `{name}` is made by no node"));
+        let missing =
+            |name: &String| Error::new(format!("its inner output `{name}` is made by no node"));
         let outputs = graph.output.iter().map(|output| &output.name);
         outputs.map(|name| self.lookup(name).ok_or_else(|| missing(name))).collect()
     }
 
-    fn point_all(&mut self, node: &'a NodeProto, results: Vec<usize>) -> Result<(), Error> {
+    pub(super) fn point_all(
+        &mut self,
+        node: &'a NodeProto,
+        results: Vec<usize>,
+    ) -> Result<(), Error> {
         for (name, wire_idx) in node.output.iter().zip(results) {
             if !name.is_empty() {
                 self.point(name, wire_idx)?;
@@ -83,162 +112,139 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Runs through the body as often as the loop would. Its inputs are the round, the condition
-    /// and what each round hands to the next.
-    /// <https://onnx.ai/onnx/operators/onnx__Loop.html>
-    fn unroll(
+    /// One wire for what is one value or the other. Sizes in which the two differ are new symbols,
+    /// at most the larger.
+    fn join(
         &mut self,
         node: &'a NodeProto,
-        inputs: &Inputs,
-        folder: &Path,
-    ) -> Result<bool, Error> {
-        let n_rounds = self.known(inputs, 0).and_then(|n_rounds| usize::try_from(n_rounds).ok());
-        let begins = match inputs.get(1) {
-            Some(Some(_)) => self.known(inputs, 1).map(|condition| condition != 0),
-            _ => Some(true),
-        };
-        let (Some(n_rounds), Some(begins)) = (n_rounds, begins) else { return Ok(false) };
-        let Some(body) = subgraph(node, "body") else { return Ok(false) };
-        let carried: Option<Vec<usize>> = inputs.iter().skip(2).copied().collect();
-        let Some(mut carried) = carried else { return Ok(false) };
-        let n_carried = carried.len();
-        // Results collected over all rounds would come after the carried ones.
-        let is_plain = body.output.len() == n_carried + 1
-            && body.input.len() == n_carried + 2
-            && node.output.len() == n_carried;
-        self.n_unrolled = self.n_unrolled.saturating_add(n_rounds.saturating_mul(body.node.len()));
-        if !is_plain || MAX_UNROLLED < self.n_unrolled {
-            return Ok(false);
+        output: &'a str,
+        first: usize,
+        second: usize,
+    ) -> Result<usize, Error> {
+        let (a, b) = (&self.wires[first], &self.wires[second]);
+        if first == second || (a.value.is_some() && a.value == b.value) {
+            return Ok(first);
         }
-        self.scopes.push(HashMap::new());
-        self.add_stored(body, folder)?;
-        for round in 0..if begins { n_rounds } else { 0 } {
-            self.scopes.push(HashMap::new());
-            self.begin_round(body, round, &carried)?;
-            self.run(body, folder)?;
-            let results = self.results(body)?;
-            self.scopes.pop();
-            carried = results[1..].to_vec();
-            match self.known(&vec![Some(results[0])], 0) {
-                Some(0) => break,
-                Some(_) => {}
-                None => self.tally.is_loop_bounded = true,
+        match (&a.origin, &b.origin) {
+            (Origin::Sequence(a), Origin::Sequence(b)) if a.len() == b.len() => {
+                let (a, b) = (Rc::clone(a), Rc::clone(b));
+                let mut members = Vec::with_capacity(a.len());
+                for (a, b) in a.iter().zip(&*b) {
+                    members.push(self.join(node, output, *a, *b)?);
+                }
+                return Ok(self.push(Wire::new(output, Origin::Sequence(members.into()))));
             }
+            (Origin::Nothing, _) | (_, Origin::Nothing) => {
+                let some = if matches!(a.origin, Origin::Nothing) { second } else { first };
+                return Ok(self.uncertain(output, some));
+            }
+            _ => {}
         }
-        self.scopes.pop();
-        self.tally.n_evaluated += 1;
-        self.point_all(node, carried)?;
-        Ok(true)
+        if let (Some(a), Some(b)) = (self.many(first), self.many(second)) {
+            return Ok(self.either_sequence(output, &a, &b));
+        }
+        self.either(node, output, [first, second])
     }
 
-    fn begin_round(
+    fn either(
         &mut self,
-        body: &'a GraphProto,
-        round: usize,
-        carried: &[usize],
-    ) -> Result<(), Error> {
-        let round = Scalar::Exact(Dim::from(round as u128));
-        self.add_value(&body.input[0].name, Value::scalar(Format::INT64, round))?;
-        let truth = Value::scalar(Format::BOOL, Scalar::boolean(true));
-        self.add_value(&body.input[1].name, truth)?;
-        for (input, wire_idx) in body.input.iter().skip(2).zip(carried) {
-            self.point(&input.name, *wire_idx)?;
-        }
-        Ok(())
-    }
-
-    fn members(&self, inputs: &Inputs) -> Option<Rc<[usize]>> {
-        match &self.wires[inputs.first().copied().flatten()?].origin {
-            Origin::Sequence(members) => Some(Rc::clone(members)),
-            Origin::Made(_) | Origin::Stored(..) | Origin::Known(_) => None,
-        }
-    }
-
-    fn sequence(&mut self, node: &'a NodeProto, inputs: &Inputs) -> Result<bool, Error> {
-        let [output] = node.output.as_slice() else { return Ok(false) };
-        let members = match node.op_type.as_str() {
-            "SequenceEmpty" => Some(Vec::new()),
-            "SequenceConstruct" => inputs.iter().copied().collect(),
-            "SequenceInsert" => self.inserted(inputs),
-            "SequenceErase" => self.erased(inputs),
-            "SequenceAt" => {
-                let Some(member) = self.member(inputs) else { return Ok(false) };
-                self.point(output, member)?;
-                return Ok(true);
-            }
-            "SequenceLength" => {
-                let Some(members) = self.members(inputs) else { return Ok(false) };
-                let length = Scalar::Exact(Dim::from(members.len() as u128));
-                self.add_value(output, Value::scalar(Format::INT64, length))?;
-                return Ok(true);
-            }
+        node: &'a NodeProto,
+        output: &'a str,
+        results: [usize; 2],
+    ) -> Result<usize, Error> {
+        let types = results.map(|wire_idx| self.tensor_type(wire_idx).cloned());
+        let joined = match &types {
+            [Some(a), Some(b)] => self.common_type(output, a, b),
             _ => None,
         };
-        let Some(members) = members.filter(|members| members.len() <= MAX_SEQUENCE) else {
-            return Ok(false);
+        let Some(joined) = joined else {
+            let declared = self.declared_type(output);
+            let id = self.builder.tensor(output, declared, Role::Activation)?;
+            return Ok(self.push(Wire::new(output, Origin::Made(id))));
         };
-        let origin = Origin::Sequence(members.into());
-        self.define(Wire { name: output, origin, tensor_type: None, value: None, below: None })?;
-        self.tally.n_evaluated += 1;
-        Ok(true)
-    }
-
-    /// The place that input `slot` names, from the end where negative; `default` without it.
-    fn place(&self, inputs: &Inputs, slot: usize, length: usize, default: usize) -> Option<usize> {
-        if inputs.get(slot).copied().flatten().is_none() {
-            return Some(default);
+        let mut ids = Vec::with_capacity(2);
+        for (wire_idx, tensor_type) in results.into_iter().zip(types) {
+            let mut id = self.tensor(wire_idx, "If", 0)?;
+            if tensor_type.as_ref() != Some(&joined) {
+                // The same bytes, under the size that both branches share.
+                let op = Op::Restride { shape: joined.shape.clone() };
+                id = self.add(node, output, op, vec![id])?;
+            }
+            ids.push(id);
         }
-        let place = self.known(inputs, slot)?;
-        let place = if place < 0 { place + length as i128 } else { place };
-        usize::try_from(place).ok().filter(|place| *place <= length)
+        let id = self.add(node, output, Op::Either, ids)?;
+        Ok(self.push(Wire::new(output, Origin::Made(id))))
     }
 
-    fn inserted(&self, inputs: &Inputs) -> Option<Vec<usize>> {
-        let mut members = self.members(inputs)?.to_vec();
-        let place = self.place(inputs, 2, members.len(), members.len())?;
-        members.insert(place, inputs.get(1).copied().flatten()?);
-        Some(members)
-    }
-
-    fn erased(&self, inputs: &Inputs) -> Option<Vec<usize>> {
-        let mut members = self.members(inputs)?.to_vec();
-        let place = self.place(inputs, 1, members.len(), members.len().checked_sub(1)?)?;
-        if place < members.len() {
-            members.remove(place);
+    /// What two types have in common; sizes that differ are left open.
+    pub(super) fn common_type(
+        &mut self,
+        name: &str,
+        a: &TensorType,
+        b: &TensorType,
+    ) -> Option<TensorType> {
+        if a.format != b.format || a.shape.rank() != b.shape.rank() {
+            return None;
         }
-        Some(members)
+        let mut joined = a.clone();
+        for (axis, (length, other)) in joined.shape.0.iter_mut().zip(&b.shape.0).enumerate() {
+            if length.is_equal(other) != Some(true) {
+                let most = length.maximum(other);
+                *length = self.open(&format!("{name}.dim{axis}"), Some(most), name);
+            }
+        }
+        Some(joined)
     }
 
-    fn member(&self, inputs: &Inputs) -> Option<usize> {
-        let members = self.members(inputs)?;
-        let place = self.place(inputs, 1, members.len(), 0)?;
-        members.get(place).copied()
+    /// A new symbol for a size that only the run knows.
+    pub(super) fn open(&mut self, stem: &str, at_most: Option<Dim>, place: &str) -> Dim {
+        let mut name = stem.to_owned();
+        while self.symbols.is_known(&name) || !self.opened.insert(name.clone()) {
+            name = format!("{stem}.{}", self.opened.len());
+        }
+        let dim = Dim::symbol(&name);
+        let place = format!("`{place}`, decided at run time");
+        let at_most = at_most.filter(|most| !most.is_overflow());
+        self.builder.symbol(Symbol {
+            name,
+            aliases: Vec::new(),
+            min: 0,
+            max: None,
+            place,
+            at_most,
+        });
+        dim
     }
 
-    fn concat_sequence(
+    /// Writes a tensor of this type, into which pieces made elsewhere are collected.
+    pub(super) fn collect(
         &mut self,
         node: &'a NodeProto,
-        node_idx: usize,
-        inputs: &Inputs,
-    ) -> Result<bool, Error> {
-        let Some(members) = self.members(inputs) else { return Ok(false) };
-        let inputs: Inputs = members.iter().map(|member| Some(*member)).collect();
-        let slots: Vec<usize> = (0..inputs.len()).collect();
-        let plan = {
-            let call = self.call(node, &inputs);
-            let is_stacked = call.is_set("new_axis", false);
-            match call.axis("axis", 0, call.rank(0).unwrap_or(0)) {
-                Ok(axis) if !is_stacked => one(Op::Concat { axis }, &slots),
-                _ => return Ok(false),
+        output: &'a str,
+        collected: Option<TensorType>,
+    ) -> Result<usize, Error> {
+        let id = match collected {
+            Some(TensorType { shape, format }) => {
+                self.add(node, output, Op::Fill { shape, format }, Vec::new())?
+            }
+            None => {
+                let declared = self.declared_type(output);
+                self.builder.tensor(output, declared, Role::Activation)?
             }
         };
-        let name = self.unique_name(node, node_idx);
-        self.insert(node, name, &inputs, plan, Vec::new())?;
-        Ok(true)
+        Ok(self.push(Wire::new(output, Origin::Made(id))))
     }
 }
 
-fn subgraph<'a>(node: &'a NodeProto, name: &str) -> Option<&'a GraphProto> {
+/// A type with more axes of these lengths, from `axis` on.
+pub(super) fn with_axes(tensor_type: &TensorType, axis: usize, lengths: &[Dim]) -> TensorType {
+    let mut shape = tensor_type.shape.0.clone();
+    let axis = axis.min(shape.len());
+    shape.splice(axis..axis, lengths.iter().cloned());
+    TensorType { shape: Shape(shape), format: tensor_type.format }
+}
+
+pub(super) fn subgraph<'a>(node: &'a NodeProto, name: &str) -> Option<&'a GraphProto> {
     let mut attributes = node.attribute.iter().filter(|attribute| attribute.name == name);
     attributes.next()?.g.as_deref()
 }

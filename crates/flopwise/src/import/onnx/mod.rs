@@ -10,13 +10,18 @@
 
 mod call;
 mod control;
+#[cfg(test)]
+mod control_tests;
 mod fold;
+mod function;
 #[cfg(test)]
 mod operator_tests;
 mod ops;
 mod order;
 mod provenance;
+mod rounds;
 mod scan;
+mod sequence;
 mod symbols;
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@
 use super::wire::{GraphProto, NodeProto};
 use crate::error::Error;
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, HashSet};
 
 /// Indices of the nodes, each after those whose results it reads; the file's order where it will do.
 pub(super) fn of(nodes: &[NodeProto]) -> Result<Vec<usize>, Error> {
@@ -58,24 +58,35 @@ fn producers(nodes: &[NodeProto]) -> Result<HashMap<&str, usize>, Error> {
 
 /// The nodes that this one waits for, each once per tensor read.
 fn needs(node: &NodeProto, producers: &HashMap<&str, usize>) -> Vec<usize> {
-    let mut needs = Vec::with_capacity(node.input.len());
-    let inputs = node.input.iter().filter_map(|input| producers.get(input.as_str()));
-    needs.extend(inputs.copied());
-    for attribute in &node.attribute {
-        for graph in attribute.g.as_deref().into_iter().chain(&attribute.graphs) {
-            add_captured(graph, producers, &mut needs);
-        }
-    }
-    needs
+    let mut names = Vec::with_capacity(node.input.len());
+    read_by(node, &mut names);
+    names.into_iter().filter_map(|name| producers.get(name).copied()).collect()
 }
 
-/// A branch reads tensors of the graph around it without listing them as inputs of the node.
-fn add_captured(graph: &GraphProto, producers: &HashMap<&str, usize>, needs: &mut Vec<usize>) {
-    for node in &graph.node {
-        needs.extend(self::needs(node, producers));
+fn read_by<'a>(node: &'a NodeProto, names: &mut Vec<&'a str>) {
+    names.extend(node.input.iter().map(String::as_str));
+    for attribute in &node.attribute {
+        for graph in attribute.g.as_deref().into_iter().chain(&attribute.graphs) {
+            add_captured(graph, names);
+        }
     }
-    let outputs = graph.output.iter().filter_map(|output| producers.get(output.name.as_str()));
-    needs.extend(outputs.copied());
+}
+
+/// A branch reads tensors of the graph around it without listing them as inputs of the node. A
+/// name that it gives a meaning of its own is none of them.
+fn add_captured<'a>(graph: &'a GraphProto, names: &mut Vec<&'a str>) {
+    let first = names.len();
+    for node in &graph.node {
+        read_by(node, names);
+    }
+    names.extend(graph.output.iter().map(|output| output.name.as_str()));
+    let inputs = graph.input.iter().map(|input| input.name.as_str());
+    let stored = graph.initializer.iter().map(|tensor| tensor.name.as_str());
+    let made = graph.node.iter().flat_map(|node| node.output.iter().map(String::as_str));
+    let own: HashSet<&str> = inputs.chain(stored).chain(made).collect();
+    let mut captured = names.split_off(first);
+    captured.retain(|name| !own.contains(name));
+    names.append(&mut captured);
 }
 
 /// A node on a cycle: going back from any that still waits must come round.

@@ -21,6 +21,7 @@ const MAX_DEPTH: u32 = 90;
 #[derive(Clone, Copy)]
 enum Message {
     Model,
+    Function,
     Graph,
     Node,
     Attribute,
@@ -29,6 +30,7 @@ enum Message {
     ValueInfo,
     Type,
     TensorType,
+    ElementType,
     Shape,
     Flat,
 }
@@ -94,8 +96,14 @@ fn nested(
 ) -> Result<(), Error> {
     let child = match (message, field) {
         (Message::Model, 7) => (Message::Graph, size_of::<wire::GraphProto>()),
-        (Message::Model, 8 | 25) => (Message::Flat, size_of::<wire::FunctionProto>()),
-        (Message::Graph, 1) => (Message::Node, size_of::<wire::NodeProto>()),
+        (Message::Model, 8) | (Message::Function, 9) => {
+            (Message::Flat, size_of::<wire::OperatorSetIdProto>())
+        }
+        (Message::Model, 25) => (Message::Function, size_of::<wire::FunctionProto>()),
+        (Message::Function, 11) => (Message::Attribute, size_of::<wire::AttributeProto>()),
+        (Message::Graph, 1) | (Message::Function, 7) => {
+            (Message::Node, size_of::<wire::NodeProto>())
+        }
         (Message::Graph, 5) => (Message::Tensor, size_of::<wire::TensorProto>()),
         (Message::Graph, 11..=13) => (Message::ValueInfo, size_of::<wire::ValueInfoProto>()),
         (Message::Graph, 15) => (Message::SparseTensor, size_of::<wire::SparseTensorProto>()),
@@ -107,8 +115,11 @@ fn nested(
             (Message::Tensor, size_of::<wire::TensorProto>())
         }
         (Message::Attribute, 6 | 11) => (Message::Graph, size_of::<wire::GraphProto>()),
-        (Message::ValueInfo, 2) => (Message::Type, size_of::<wire::TypeProto>()),
-        (Message::Type, 1) => (Message::TensorType, size_of::<wire::TensorTypeProto>()),
+        (Message::ValueInfo, 2) | (Message::Attribute, 14) | (Message::ElementType, 1) => {
+            (Message::Type, size_of::<wire::TypeProto>())
+        }
+        (Message::Type, 4 | 9) => (Message::ElementType, size_of::<wire::ElementTypeProto>()),
+        (Message::Type, 1 | 8) => (Message::TensorType, size_of::<wire::TensorTypeProto>()),
         (Message::TensorType, 2) => (Message::Shape, size_of::<wire::TensorShapeProto>()),
         (Message::Shape, 1) => (Message::Flat, size_of::<wire::DimensionProto>()),
         // Packed numbers that are decoded, at 8 bytes for each that takes at least one.

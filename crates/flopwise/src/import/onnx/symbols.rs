@@ -24,9 +24,15 @@ pub(super) struct Symbols {
 }
 
 impl Symbols {
+    /// Whether an input has a size of this name.
+    pub(super) fn is_known(&self, name: &str) -> bool {
+        self.known.contains_key(name)
+    }
+
     /// The type of a graph input; sizes left open become symbols.
     pub(super) fn input_type(&mut self, input: &ValueInfoProto) -> Option<TensorType> {
-        let tensor_type = input.r#type.as_ref()?.tensor_type.as_ref()?;
+        let declared = input.r#type.as_ref()?;
+        let tensor_type = declared.tensor_type.as_ref().or(declared.sparse_tensor_type.as_ref())?;
         let format = format(tensor_type.elem_type)?;
         let dims = tensor_type.shape.as_ref()?.dim.iter().enumerate();
         let lengths = dims.map(|(axis, dim)| self.input_dim(&input.name, format, axis, dim));

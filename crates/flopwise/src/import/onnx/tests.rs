@@ -18,7 +18,7 @@ const INT64: i32 = 7;
 const BOOL: i32 = 9;
 
 /// A value's name and type: `x:f[batch,3]`; a question mark is a size without a name.
-fn value_info(text: &str) -> ValueInfoProto {
+pub(super) fn value_info(text: &str) -> ValueInfoProto {
     let (name, rest) = text.split_once(':').expect("name:type");
     let (format, dims) = rest.split_once('[').expect("a shape");
     let dims = dims.trim_end_matches(']').split(',').filter(|dim| !dim.is_empty());
@@ -30,7 +30,10 @@ fn value_info(text: &str) -> ValueInfoProto {
     let shape = Some(TensorShapeProto { dim: dims.map(dim).collect() });
     let elem_type = data_type(format);
     let tensor_type = Some(TensorTypeProto { elem_type, shape });
-    ValueInfoProto { name: name.to_owned(), r#type: Some(TypeProto { tensor_type }) }
+    ValueInfoProto {
+        name: name.to_owned(),
+        r#type: Some(TypeProto { tensor_type, ..TypeProto::default() }),
+    }
 }
 
 fn data_type(letter: &str) -> i32 {
@@ -120,7 +123,7 @@ pub(super) fn graph(lines: &str) -> GraphProto {
     graph
 }
 
-fn model(opset: i64, graph: GraphProto) -> ModelProto {
+pub(super) fn model(opset: i64, graph: GraphProto) -> ModelProto {
     let opset_import = vec![OperatorSetIdProto { domain: String::new(), version: opset }];
     ModelProto { ir_version: Some(8), graph: Some(graph), opset_import, functions: Vec::new() }
 }

@@ -4,14 +4,18 @@
 //! Not here: what an operator means (`ops/`, `fold/`).
 
 use super::call::{Call, Operand, Plan, Source, Step};
+use super::function::{Functions, Kept};
 use super::provenance::{self, Texts};
+use super::sequence::Many;
 use super::symbols::Symbols;
 use super::value::{Scalar, Value};
 use super::wire::{GraphProto, ModelProto, NodeProto, TensorProto, TypeProto};
 use super::{fold, ops, order, weight};
 use crate::error::Error;
 use crate::graph::TensorType;
-use crate::graph::{Builder, Constraint, Dim, Graph, NewNode, Op, Relation, Role, Shape, TensorId};
+use crate::graph::{
+    Builder, Constraint, Dim, Graph, Mark, NewNode, Op, Relation, Role, Shape, TensorId,
+};
 use flopwise_formats::Format;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -26,6 +30,7 @@ const MAX_KNOWN_ELEMENTS: usize = 2_000_000;
 const NEWEST_OPSET: i64 = 24;
 
 /// A value that flows through the file.
+#[derive(Clone)]
 pub(super) struct Wire<'a> {
     pub(super) name: &'a str,
     pub(super) origin: Origin<'a>,
@@ -35,6 +40,30 @@ pub(super) struct Wire<'a> {
     pub(super) value: Option<Value>,
     /// A bound that all its elements stay below, where one is known.
     pub(super) below: Option<Dim>,
+    /// Whether it is an optional of which only the run knows if it holds something.
+    pub(super) may_be_nothing: bool,
+}
+
+impl<'a> Wire<'a> {
+    pub(super) fn new(name: &'a str, origin: Origin<'a>) -> Wire<'a> {
+        Wire { name, origin, tensor_type: None, value: None, below: None, may_be_nothing: false }
+    }
+
+    pub(super) fn of_value(name: &'a str, value: Value) -> Wire<'a> {
+        let tensor_type = Some(value.tensor_type());
+        Wire { tensor_type, value: Some(value), ..Wire::new(name, Origin::Known(None)) }
+    }
+}
+
+/// How far a walk had come: see [`Walk::checkpoint`].
+#[derive(Clone, Copy)]
+pub(super) struct Checkpoint {
+    graph: Mark,
+    n_wires: usize,
+    n_evaluated: usize,
+    n_copies: usize,
+    n_fused_convolutions: usize,
+    n_wrong: [usize; 2],
 }
 
 /// Where a value comes from, and its tensor in the graph once it has one.
@@ -48,25 +77,28 @@ pub(super) enum Origin<'a> {
     Known(Option<TensorId>),
     /// Other wires, in a sequence.
     Sequence(Rc<[usize]>),
+    /// A sequence whose members only the run knows.
+    Many(Rc<Many>),
+    /// An optional that holds nothing, or an input of a function that is left out.
+    Nothing,
 }
 
 /// Inputs of a node, as indices into the wires; `None` for an optional one left out.
 pub(super) type Inputs = Vec<Option<usize>>;
 
 pub(super) struct Walk<'a> {
-    builder: Builder,
-    opset: i64,
-    /// Names of the functions that the file defines.
-    functions: HashSet<&'a str>,
+    pub(super) builder: Builder,
+    pub(super) opset: i64,
+    pub(super) functions: Functions<'a>,
     pub(super) wires: Vec<Wire<'a>>,
     /// Which wire a name means, outermost graph first.
     pub(super) scopes: Vec<HashMap<&'a str, usize>>,
     declared: HashMap<&'a str, &'a TypeProto>,
-    symbols: Symbols,
+    pub(super) symbols: Symbols,
+    /// Names of the sizes that only the run knows.
+    pub(super) opened: HashSet<String>,
     node_names: HashSet<String>,
     texts: Texts,
-    /// Names of sizes that the rules left open.
-    opened: HashSet<String>,
     n_known_elements: usize,
     /// Nodes inserted by loops so far.
     pub(super) n_unrolled: usize,
@@ -113,10 +145,11 @@ pub(super) fn build(
     graph: &GraphProto,
     folder: &Path,
 ) -> Result<Graph, Error> {
-    let mut walk = Walk::new(name, model);
+    let kept = Kept::default();
+    let mut walk = Walk::new(name, model, &kept);
     walk.add_stored(graph, folder)?;
     let inputs = walk.add_inputs(graph)?;
-    walk.run(graph, folder)?;
+    walk.run(&graph.node, folder)?;
     let mut outputs = Vec::with_capacity(graph.output.len());
     for output in &graph.output {
         let missing = || Error::new("is made by no node").at(format!("output `{}`", output.name));
@@ -128,7 +161,7 @@ pub(super) fn build(
 }
 
 impl<'a> Walk<'a> {
-    fn new(name: &str, model: &'a ModelProto) -> Walk<'a> {
+    fn new(name: &str, model: &'a ModelProto, kept: &'a Kept) -> Walk<'a> {
         let mut builder = Builder::new(name);
         let is_default = |domain: &str| matches!(domain, "" | "ai.onnx");
         let mut opsets = model.opset_import.iter().filter(|opset| is_default(&opset.domain));
@@ -142,14 +175,14 @@ impl<'a> Walk<'a> {
         Walk {
             builder,
             opset,
-            functions: model.functions.iter().map(|function| function.name.as_str()).collect(),
+            functions: Functions::new(model, kept),
             wires: Vec::new(),
             scopes: vec![HashMap::new()],
             declared: HashMap::new(),
             symbols: Symbols::default(),
+            opened: HashSet::new(),
             node_names: HashSet::new(),
             texts: Texts::default(),
-            opened: HashSet::new(),
             n_known_elements: 0,
             n_unrolled: 0,
             tally: Tally::default(),
@@ -158,10 +191,51 @@ impl<'a> Walk<'a> {
 
     /// Gives a name a meaning in the innermost graph.
     pub(super) fn define(&mut self, wire: Wire<'a>) -> Result<usize, Error> {
-        let (wire_idx, name) = (self.wires.len(), wire.name);
-        self.wires.push(wire);
+        let name = wire.name;
+        let wire_idx = self.push(wire);
         self.point(name, wire_idx)?;
         Ok(wire_idx)
+    }
+
+    /// Adds a wire that no name means yet.
+    pub(super) fn push(&mut self, wire: Wire<'a>) -> usize {
+        self.wires.push(wire);
+        self.wires.len() - 1
+    }
+
+    /// Where the walk stands, to [`Walk::rewind`] to.
+    pub(super) fn checkpoint(&self) -> Checkpoint {
+        Checkpoint {
+            graph: self.builder.mark(),
+            n_wires: self.wires.len(),
+            n_evaluated: self.tally.n_evaluated,
+            n_copies: self.tally.n_copies,
+            n_fused_convolutions: self.tally.n_fused_convolutions,
+            n_wrong: [self.tally.wrong_lengths.len(), self.tally.wrong_shapes.len()],
+        }
+    }
+
+    /// Takes back all that was inserted since; no scope has been opened or closed meanwhile.
+    pub(super) fn rewind(&mut self, to: Checkpoint) {
+        for name in self.builder.rewind(&to.graph) {
+            self.node_names.remove(&name);
+        }
+        self.wires.truncate(to.n_wires);
+        for wire in &mut self.wires {
+            match &mut wire.origin {
+                Origin::Stored(_, id) | Origin::Known(id) => {
+                    *id = id.filter(|id| id.0 < to.graph.n_tensors);
+                }
+                Origin::Made(_) | Origin::Sequence(_) | Origin::Many(_) | Origin::Nothing => {}
+            }
+        }
+        let tally = &mut self.tally;
+        tally.n_evaluated = to.n_evaluated;
+        tally.n_copies = to.n_copies;
+        tally.n_fused_convolutions = to.n_fused_convolutions;
+        tally.wrong_lengths.truncate(to.n_wrong[0]);
+        tally.wrong_shapes.truncate(to.n_wrong[1]);
+        tally.readers.split_off(&TensorId(to.graph.n_tensors));
     }
 
     pub(super) fn point(&mut self, name: &'a str, wire_idx: usize) -> Result<(), Error> {
@@ -176,13 +250,15 @@ impl<'a> Walk<'a> {
         self.scopes.iter().rev().find_map(|scope| scope.get(name).copied())
     }
 
-    fn tensor_type(&self, wire_idx: usize) -> Option<&TensorType> {
+    pub(super) fn tensor_type(&self, wire_idx: usize) -> Option<&TensorType> {
         let wire = &self.wires[wire_idx];
         match wire.origin {
             Origin::Made(id) => self.builder.get(id).tensor_type.as_ref(),
-            Origin::Stored(..) | Origin::Known(_) | Origin::Sequence(_) => {
-                wire.tensor_type.as_ref()
-            }
+            Origin::Stored(..)
+            | Origin::Known(_)
+            | Origin::Sequence(_)
+            | Origin::Many(_)
+            | Origin::Nothing => wire.tensor_type.as_ref(),
         }
     }
 
@@ -220,7 +296,7 @@ impl<'a> Walk<'a> {
         let value = weight::value(tensor).filter(|value| self.affords(value));
         let tensor_type = weight::tensor_type(tensor);
         let origin = Origin::Stored(tensor, None);
-        self.define(Wire { name, origin, tensor_type, value, below: None })
+        self.define(Wire { tensor_type, value, ..Wire::new(name, origin) })
     }
 
     /// Counts a value against what may be kept.
@@ -235,12 +311,7 @@ impl<'a> Walk<'a> {
         let given: Vec<_> = given.collect();
         let mut inputs = Vec::with_capacity(given.len());
         for input in given {
-            let tensor_type = self.symbols.input_type(input);
-            let id = self.builder.tensor(&input.name, tensor_type, Role::Input)?;
-            let origin = Origin::Made(id);
-            let name = &input.name;
-            self.define(Wire { name, origin, tensor_type: None, value: None, below: None })?;
-            inputs.push(id);
+            inputs.push(self.add_input(input)?);
         }
         self.symbols.settle_aliases();
         for symbol in &self.symbols.found {
@@ -250,9 +321,9 @@ impl<'a> Walk<'a> {
     }
 
     /// Goes through the nodes of a graph whose inputs and stored tensors are defined.
-    pub(super) fn run(&mut self, graph: &'a GraphProto, folder: &Path) -> Result<(), Error> {
-        for node_idx in order::of(&graph.node)? {
-            let node = &graph.node[node_idx];
+    pub(super) fn run(&mut self, nodes: &'a [NodeProto], folder: &Path) -> Result<(), Error> {
+        for node_idx in order::of(nodes)? {
+            let node = &nodes[node_idx];
             let place = || match node.name.as_str() {
                 "" => format!("node {node_idx} ({})", node.op_type),
                 name => format!("node `{name}` ({})", node.op_type),
@@ -264,6 +335,9 @@ impl<'a> Walk<'a> {
 
     fn node(&mut self, node: &'a NodeProto, node_idx: usize, folder: &Path) -> Result<(), Error> {
         let inputs = self.inputs(node)?;
+        if self.inline(node, node_idx, &inputs, folder)? {
+            return Ok(());
+        }
         let is_standard = matches!(node.domain.as_str(), "" | "ai.onnx");
         match node.op_type.as_str() {
             "Constant" if is_standard && self.constant(node, folder)? => return Ok(()),
@@ -280,10 +354,7 @@ impl<'a> Walk<'a> {
             call = self.call(node, &inputs);
         }
         call.declared = node.output.iter().map(|output| self.declared_type(output)).collect();
-        let plan = match self.functions.contains(node.op_type.as_str()) && !is_standard {
-            true => Err("calls a function of the file, which is not looked into yet".to_owned()),
-            false => ops::plan(&call),
-        };
+        let plan = ops::plan(&call);
         let results = ops::results(&call);
         let opened = call.opened.take();
         let format = results.first().and_then(Option::as_ref).map(|first| first.format);
@@ -312,7 +383,10 @@ impl<'a> Walk<'a> {
         let resolve = |name: &String| match name.as_str() {
             "" => Ok(None),
             name => match self.lookup(name) {
-                Some(wire_idx) => Ok(Some(wire_idx)),
+                Some(wire_idx) => {
+                    let is_nothing = matches!(self.wires[wire_idx].origin, Origin::Nothing);
+                    Ok((!is_nothing).then_some(wire_idx))
+                }
                 None => Err(Error::new(format!(
                     "reads `{name}`, which is no input, no stored tensor and no node's result"
                 ))),
@@ -333,7 +407,7 @@ impl<'a> Walk<'a> {
         Call { node, opset: self.opset, operands, declared, taken, opened }
     }
 
-    fn declared_type(&self, output: &str) -> Option<TensorType> {
+    pub(super) fn declared_type(&self, output: &str) -> Option<TensorType> {
         self.symbols.declared(output, self.declared.get(output)?)
     }
 
@@ -348,8 +422,7 @@ impl<'a> Walk<'a> {
     }
 
     pub(super) fn add_value(&mut self, name: &'a str, value: Value) -> Result<(), Error> {
-        let (origin, tensor_type) = (Origin::Known(None), Some(value.tensor_type()));
-        self.define(Wire { name, origin, tensor_type, value: Some(value), below: None })?;
+        self.define(Wire::of_value(name, value))?;
         Ok(())
     }
 
@@ -400,19 +473,25 @@ impl<'a> Walk<'a> {
             (wire.tensor_type.clone(), wire.value.clone())
         };
         let origin = Origin::Stored(tensor, None);
-        self.define(Wire { name: output, origin, tensor_type, value, below: None })?;
+        self.define(Wire { tensor_type, value, ..Wire::new(output, origin) })?;
         Ok(true)
     }
 
     /// The tensor of the graph for a value that a node reads as its input number `slot`.
-    fn tensor(&mut self, wire_idx: usize, operator: &str, slot: usize) -> Result<TensorId, Error> {
+    pub(super) fn tensor(
+        &mut self,
+        wire_idx: usize,
+        operator: &str,
+        slot: usize,
+    ) -> Result<TensorId, Error> {
         let wire = &self.wires[wire_idx];
         let role = match (&wire.origin, &wire.tensor_type) {
             (Origin::Made(id) | Origin::Known(Some(id)), _) => return Ok(*id),
             (Origin::Stored(..), Some(tensor_type)) => {
                 weight::role(wire.name, tensor_type, operator, slot)
             }
-            (Origin::Known(None) | Origin::Sequence(_) | Origin::Stored(..), _) => Role::Buffer,
+            (Origin::Known(None) | Origin::Stored(..), _) => Role::Buffer,
+            (Origin::Sequence(_) | Origin::Many(_) | Origin::Nothing, _) => Role::Activation,
         };
         if let Origin::Stored(_, Some(id)) = wire.origin {
             // Whoever first reads it as a weight decides.
@@ -424,15 +503,20 @@ impl<'a> Walk<'a> {
         let id = self.builder.tensor(wire.name, wire.tensor_type.clone(), role)?;
         self.wires[wire_idx].origin = match wire.origin {
             Origin::Stored(tensor, _) => Origin::Stored(tensor, Some(id)),
-            Origin::Made(_) | Origin::Known(_) | Origin::Sequence(_) => Origin::Known(Some(id)),
+            Origin::Made(_) | Origin::Known(_) => Origin::Known(Some(id)),
+            // Its members are needed later.
+            Origin::Sequence(ref members) => Origin::Sequence(Rc::clone(members)),
+            Origin::Many(ref many) => Origin::Many(Rc::clone(many)),
+            Origin::Nothing => Origin::Nothing,
         };
         Ok(id)
     }
 
     pub(super) fn unique_name(&mut self, node: &NodeProto, node_idx: usize) -> String {
+        let prefix = &self.functions.prefix;
         let mut name = match node.name.as_str() {
-            "" => format!("{}_{node_idx}", node.op_type),
-            name => name.to_owned(),
+            "" => format!("{prefix}{}_{node_idx}", node.op_type),
+            name => format!("{prefix}{name}"),
         };
         while !self.node_names.insert(name.clone()) {
             name = format!("{name}_{}", self.node_names.len());
@@ -472,18 +556,7 @@ impl<'a> Walk<'a> {
             Err(reason) => (Vec::new(), reason),
         };
         let last = steps.pop();
-        let mut new = NewNode {
-            name: String::new(),
-            op: Err(String::new()),
-            inputs: Vec::new(),
-            outputs: Vec::new(),
-            operator: self.texts.shared(&node.op_type),
-            module: provenance::module(node).map(|path| self.texts.shared(&path)),
-            line: provenance::line(node, &mut self.texts),
-            repeat: Dim::ONE,
-            in_place: false,
-            format: None,
-        };
+        let mut new = self.new_node(node);
         let mut made = Vec::with_capacity(steps.len());
         for (step_idx, Step { op, operands }) in steps.into_iter().enumerate() {
             let mut step = new.clone();
@@ -512,9 +585,64 @@ impl<'a> Walk<'a> {
         let ids = self.builder.insert(new)?;
         for (name, id) in node.output.iter().zip(ids).filter(|(output, _)| !output.is_empty()) {
             let origin = Origin::Made(id);
-            self.define(Wire { name, origin, tensor_type: None, value: None, below: None })?;
+            self.define(Wire::new(name, origin))?;
         }
         Ok(())
+    }
+
+    /// The module that a node belongs to: its own, or that of the call around it.
+    pub(super) fn module(&mut self, node: &NodeProto) -> Option<Arc<str>> {
+        let own = provenance::module(node).map(|path| self.texts.shared(&path));
+        own.or_else(|| self.functions.module.clone())
+    }
+
+    /// What all nodes inserted for one of the file have in common.
+    pub(super) fn new_node(&mut self, node: &NodeProto) -> NewNode {
+        NewNode {
+            name: String::new(),
+            op: Err(String::new()),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            operator: self.texts.shared(&node.op_type),
+            module: self.module(node),
+            line: provenance::line(node, &mut self.texts),
+            repeat: Dim::ONE,
+            in_place: false,
+            format: None,
+        }
+    }
+
+    /// Inserts an operator that belongs to a node; its results.
+    pub(super) fn add_all(
+        &mut self,
+        node: &NodeProto,
+        output: &str,
+        op: Op,
+        inputs: Vec<TensorId>,
+        n_outputs: usize,
+    ) -> Result<Vec<TensorId>, Error> {
+        let mut name = format!("{}{output}", self.functions.prefix);
+        while !self.node_names.insert(name.clone()) {
+            name = format!("{name}_{}", self.node_names.len());
+        }
+        let outputs = (0..n_outputs).map(|output_idx| match output_idx {
+            0 => (output.to_owned(), None),
+            _ => (format!("{output}.{output_idx}"), None),
+        });
+        let outputs = outputs.collect();
+        let new = NewNode { name, op: Ok(op), inputs, outputs, ..self.new_node(node) };
+        Ok(self.builder.insert(new)?)
+    }
+
+    /// Inserts an operator that belongs to a node; its only result.
+    pub(super) fn add(
+        &mut self,
+        node: &NodeProto,
+        output: &str,
+        op: Op,
+        inputs: Vec<TensorId>,
+    ) -> Result<TensorId, Error> {
+        Ok(self.add_all(node, output, op, inputs, 1)?[0])
     }
 
     fn note_readers(&mut self, new: &NewNode) {
@@ -638,7 +766,7 @@ impl<'a> Walk<'a> {
             )
         });
         tell(usize::from(tally.is_loop_bounded), &|_| {
-            "a loop may end early; all its rounds are counted".to_owned()
+            "a loop may end early; all its rounds are counted unless they are bound".to_owned()
         });
         let n = tally.n_copies;
         tell(n, &|s| {

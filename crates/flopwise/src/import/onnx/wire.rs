@@ -28,13 +28,25 @@ pub(super) struct OperatorSetIdProto {
     pub(super) version: i64,
 }
 
-/// Only its name: calls of it are recognised, not yet inlined.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct FunctionProto {
     #[prost(string, tag = "1")]
     pub(super) name: String,
+    #[prost(string, repeated, tag = "4")]
+    pub(super) input: Vec<String>,
+    #[prost(string, repeated, tag = "5")]
+    pub(super) output: Vec<String>,
+    #[prost(message, repeated, tag = "7")]
+    pub(super) node: Vec<NodeProto>,
+    #[prost(message, repeated, tag = "9")]
+    pub(super) opset_import: Vec<OperatorSetIdProto>,
     #[prost(string, tag = "10")]
     pub(super) domain: String,
+    /// Attributes that have a default.
+    #[prost(message, repeated, tag = "11")]
+    pub(super) attribute_proto: Vec<AttributeProto>,
+    #[prost(string, tag = "13")]
+    pub(super) overload: String,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -67,6 +79,8 @@ pub(super) struct NodeProto {
     pub(super) attribute: Vec<AttributeProto>,
     #[prost(string, tag = "7")]
     pub(super) domain: String,
+    #[prost(string, tag = "8")]
+    pub(super) overload: String,
     #[prost(message, repeated, tag = "9")]
     pub(super) metadata_props: Vec<StringStringEntryProto>,
 }
@@ -91,6 +105,11 @@ pub(super) struct AttributeProto {
     pub(super) ints: Vec<i64>,
     #[prost(message, repeated, tag = "11")]
     pub(super) graphs: Vec<GraphProto>,
+    #[prost(message, optional, boxed, tag = "14")]
+    pub(super) tp: Option<Box<TypeProto>>,
+    /// In a function: the attribute of the call whose value this one takes.
+    #[prost(string, tag = "21")]
+    pub(super) ref_attr_name: String,
 }
 
 /// The data lists are packed, so each arrives as one or more runs of bytes, kept as they lie.
@@ -136,11 +155,24 @@ pub(super) struct ValueInfoProto {
     pub(super) r#type: Option<TypeProto>,
 }
 
-/// Sequences, maps and optionals are skipped: such a value has no tensor type.
+/// Maps are skipped: such a value has no tensor type, and no operator over tensors reads it.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct TypeProto {
     #[prost(message, optional, tag = "1")]
     pub(super) tensor_type: Option<TensorTypeProto>,
+    #[prost(message, optional, boxed, tag = "4")]
+    pub(super) sequence_type: Option<Box<ElementTypeProto>>,
+    #[prost(message, optional, tag = "8")]
+    pub(super) sparse_tensor_type: Option<TensorTypeProto>,
+    #[prost(message, optional, boxed, tag = "9")]
+    pub(super) optional_type: Option<Box<ElementTypeProto>>,
+}
+
+/// `TypeProto.Sequence` and `TypeProto.Optional`.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct ElementTypeProto {
+    #[prost(message, optional, boxed, tag = "1")]
+    pub(super) elem_type: Option<Box<TypeProto>>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

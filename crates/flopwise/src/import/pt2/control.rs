@@ -8,7 +8,8 @@ use super::schema::{GraphJson, NodeJson};
 use super::{Common, Importer, input_names, output_names};
 use crate::error::Error;
 use crate::graph::{
-    Attention, Choice, Dim, Mask, Op, Range, Role, Shape, Storage, Symbol, TensorId, TensorType,
+    Attention, Choice, Dim, Mask, Op, ROUNDS, Range, Role, Shape, Storage, Symbol, TensorId,
+    TensorType,
 };
 use flopwise_formats::Format;
 use std::collections::HashMap;
@@ -227,7 +228,7 @@ impl<'a> Importer<'a> {
     fn while_loop(&mut self, place: &mut Place<'_, 'a>) -> Result<(), Error> {
         let parts = Parts::of(place.node);
         let (condition, body) = (parts.graph(0, "its condition")?, parts.graph(1, "its body")?);
-        let name = format!("{}.rounds", short(place.name));
+        let name = format!("{}{ROUNDS}", short(place.name));
         let rounds = Dim::symbol(&name);
         self.builder.symbol(Symbol {
             name,
