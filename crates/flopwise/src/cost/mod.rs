@@ -32,7 +32,7 @@ pub use totals::{BoundWork, Counts, Stored};
 pub use weights::{WeightFormat, store_weights};
 
 use crate::graph::{Dim, Graph, Node, NodeId, Op, Positions, Role, TensorId, TensorType};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// What one node costs, in the graph's symbols.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -110,6 +110,11 @@ impl Work {
 /// ```
 #[must_use]
 pub fn work(graph: &Graph) -> Work {
+    let unpacked = unpacked(graph);
+    let elements = |graph: &Graph, id: TensorId| match unpacked.get(&id) {
+        Some(elements) => elements.clone(),
+        None => elements(graph, id),
+    };
     let mut seen: HashSet<TensorId> = HashSet::new();
     let mut nodes = Vec::with_capacity(graph.nodes.len());
     let mut total = Cost::default();
@@ -138,6 +143,15 @@ pub fn work(graph: &Graph) -> Work {
 fn stored(graph: &Graph, role: Role, size: impl Fn(&Graph, TensorId) -> Dim) -> Dim {
     let tensors = graph.tensors.iter().enumerate().filter(|(_, tensor)| tensor.role == role);
     tensors.map(|(tensor_idx, _)| size(graph, TensorId(tensor_idx))).sum()
+}
+
+/// Parameters that several to a byte are stored as bytes: how many numbers they are seen as.
+fn unpacked(graph: &Graph) -> HashMap<TensorId, Dim> {
+    let seen = graph.nodes.iter().filter_map(|node| match (&node.op, node.inputs.first()) {
+        (Op::Bitcast { shape, .. }, Some(id)) => Some((*id, shape.elements())),
+        _ => None,
+    });
+    seen.filter(|(id, _)| graph.tensor(*id).role == Role::Parameter).collect()
 }
 
 fn elements(graph: &Graph, id: TensorId) -> Dim {

@@ -524,19 +524,8 @@ impl<'a> Walk<'a> {
         name
     }
 
-    /// Inserts what a plan says; the results of its last step get the names of the file.
-    pub(super) fn insert(
-        &mut self,
-        node: &'a NodeProto,
-        name: String,
-        inputs: &Inputs,
-        plan: Plan,
-        declared: Vec<Option<TensorType>>,
-    ) -> Result<(), Error> {
-        self.insert_as(node, name, inputs, plan, declared, None)
-    }
-
-    /// The same, with the format of the first result where it is not the one that the rule gives.
+    /// Inserts what a plan says; the results of its last step get the names of the file. `format`
+    /// is that of the first result where it is not the one that the rule gives.
     fn insert_as(
         &mut self,
         node: &'a NodeProto,

@@ -166,14 +166,24 @@ fn varints(runs: &[Bytes], n_elements: usize) -> Option<Vec<Scalar>> {
 /// What a stored tensor is to the model, judged by its name and by the operator that reads it as
 /// its input number `slot`. ONNX does not say; a wrong guess moves it between two sums.
 pub(super) fn role(name: &str, tensor_type: &TensorType, operator: &str, slot: usize) -> Role {
+    let is_scalar = tensor_type.shape.elements().as_constant() == Some(1);
+    if let Some(is_weight) = is_quantized_weight(name, operator, slot) {
+        let is_parameter = is_weight && !is_scalar && !is_buffer_name(name);
+        return if is_parameter { Role::Parameter } else { Role::Buffer };
+    }
     if !tensor_type.format.is_float() || (operator == "BatchNormalization" && 3 <= slot) {
         return Role::Buffer;
     }
     let is_layer_weight = match operator {
-        "MatMul" | "Einsum" | "Gather" | "GatherND" => true,
+        "MatMul" | "Einsum" | "Gather" | "GatherND" | "FusedMatMul" | "TransposeMatMul" => true,
         "Conv"
         | "ConvTranspose"
+        | "FusedConv"
+        | "NhwcConv"
+        | "NhwcFusedConv"
         | "Gemm"
+        | "FusedGemm"
+        | "Attention"
         | "BatchNormalization"
         | "InstanceNormalization"
         | "LayerNormalization"
@@ -185,12 +195,36 @@ pub(super) fn role(name: &str, tensor_type: &TensorType, operator: &str, slot: u
         | "GRU" => 1 <= slot,
         _ => false,
     };
-    let is_scalar = tensor_type.shape.elements().as_constant() == Some(1);
     let is_learned = !is_scalar && !is_made_by_exporter(name);
     match (is_layer_weight || is_learned) && !is_buffer_name(name) {
         true => Role::Parameter,
         false => Role::Buffer,
     }
+}
+
+/// For operators over quantised tensors, whether the input at `slot` is a weight rather than a
+/// scale or zero point; a constant of the code that was quantised with them is none.
+fn is_quantized_weight(name: &str, operator: &str, slot: usize) -> Option<bool> {
+    let is_weight = match operator {
+        "DequantizeLinear" => slot == 0,
+        "QLinearConv" => matches!(slot, 3 | 8),
+        "QLinearMatMul" => matches!(slot, 0 | 3),
+        "QGemm" => matches!(slot, 0 | 3 | 6),
+        "MatMulInteger" | "MatMulInteger16" | "ConvInteger" => slot < 2,
+        "MatMulIntegerToFloat" => matches!(slot, 0 | 1 | 6),
+        "DynamicQuantizeMatMul" => matches!(slot, 1 | 4),
+        "QAttention" => matches!(slot, 1 | 2),
+        "MatMulNBits" => matches!(slot, 1 | 5),
+        "MatMulBnb4" | "MatMulFpQ4" => slot == 1,
+        "GatherBlockQuantized" => slot == 0,
+        "QMoE" => matches!(slot, 2 | 4 | 5 | 7 | 8 | 10),
+        "QuantizeLinear" | "DynamicQuantizeLinear" => slot == 0 && !is_made_by_exporter(name),
+        operator if operator.starts_with("QLinear") => false,
+        _ => return None,
+    };
+    let layers = ["onnx::MatMul_", "onnx::Conv_", "onnx::Gemm_"];
+    let is_layer = layers.iter().any(|prefix| name.starts_with(prefix));
+    Some(is_weight && (is_layer || !is_made_by_exporter(name)))
 }
 
 /// Whether the exporter made up the name, for a constant that it folded or a literal of the code:

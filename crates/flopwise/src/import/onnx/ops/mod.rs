@@ -7,9 +7,12 @@
 
 mod attention;
 mod classic;
+mod contrib;
 mod elementwise;
+mod fused_attention;
 mod layers;
 mod movement;
+mod quantized;
 mod recurrent;
 mod reduction;
 mod resize;
@@ -29,11 +32,17 @@ use crate::graph::TensorType;
 pub(super) fn plan(call: &Call) -> Plan {
     match call.node.domain.as_str() {
         "" | "ai.onnx" => {}
+        "com.microsoft" | "com.microsoft.nchwc" => return contrib::plan(call),
         "ai.onnx.ml" => return classic::plan(call),
         "ai.onnx.preview.training" => return training::plan(call),
         "ai.onnx.preview" if call.operator() == "FlexAttention" => return attention::flex(call),
         domain => return Err(format!("no rule for {domain}::{}", call.operator())),
     }
+    standard(call)
+}
+
+/// Operators of the standard, and those that other domains have with the same meaning.
+fn standard(call: &Call) -> Plan {
     elementwise::plan(call)
         .or_else(|| layers::plan(call))
         .or_else(|| windows::plan(call))
@@ -45,6 +54,8 @@ pub(super) fn plan(call: &Call) -> Plan {
         .or_else(|| selection::plan(call))
         .or_else(|| vision::plan(call))
         .or_else(|| signal::plan(call))
+        .or_else(|| quantized::plan(call))
+        .or_else(|| contrib::simplified_norm(call))
         .unwrap_or_else(|| Err(without_rule(call)))
 }
 

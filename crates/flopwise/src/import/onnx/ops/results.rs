@@ -4,7 +4,7 @@
 //!
 //! Not here: what the operators compute (the other files).
 
-use super::{attention, classic, selection, signal, vision};
+use super::{attention, classic, contrib, quantized, selection, signal, vision};
 use crate::graph::{Dim, Function, Op, Shape, TensorType};
 use crate::import::onnx::call::Call;
 use flopwise_formats::Format;
@@ -16,6 +16,7 @@ type Results = Result<Vec<Option<TensorType>>, String>;
 pub(super) fn of(call: &Call) -> Vec<Option<TensorType>> {
     let results = match call.node.domain.as_str() {
         "" | "ai.onnx" => standard(call),
+        "com.microsoft" => contrib::results(call),
         "ai.onnx.ml" => classic::results(call),
         "ai.onnx.preview.training" => derivatives(call),
         "ai.onnx.preview" => {
@@ -55,7 +56,7 @@ fn standard(call: &Call) -> Results {
         "MelWeightMatrix" => only(signal::mel_result(call)),
         "Size" => only(TensorType { shape: Shape::default(), format: Format::INT64 }),
         operator if operator.starts_with("Reduce") => only(reduced(call)?),
-        _ => Vec::new(),
+        _ => quantized::results(call)?,
     })
 }
 

@@ -38,7 +38,7 @@ pub(super) fn per_axis(
     }
 }
 
-fn padding(call: &Call, n_spatial: usize) -> Result<Padding, String> {
+pub(super) fn padding(call: &Call, n_spatial: usize) -> Result<Padding, String> {
     if let Some("SAME_UPPER" | "SAME_LOWER") = call.text("auto_pad") {
         return Ok(Padding::Same);
     }
@@ -129,7 +129,7 @@ fn pad_to(call: &Call, convolution: &mut Convolution, wanted: &[i64]) -> Result<
     Ok(())
 }
 
-fn sliding(call: &Call, function: PoolFunction) -> Plan {
+pub(super) fn sliding(call: &Call, function: PoolFunction) -> Plan {
     let kernel = call.ints("kernel_shape").unwrap_or_default().to_vec();
     let n_spatial = kernel.len();
     let rounding = match call.is_set("ceil_mode", false) {
