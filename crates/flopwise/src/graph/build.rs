@@ -131,6 +131,7 @@ impl Builder {
             positions: Positions::All,
             choices: Vec::new(),
             modules: BTreeMap::new(),
+            source: BTreeMap::new(),
             notes: Vec::new(),
         };
         Builder { graph, constraints_seen: HashSet::new(), disagreements: Vec::new() }
@@ -264,6 +265,11 @@ impl Builder {
     /// Says of which class a module is.
     pub fn module(&mut self, path: Arc<str>, class: Arc<str>) {
         self.graph.modules.insert(path, class);
+    }
+
+    /// Says what stands at a line of the source.
+    pub fn quote(&mut self, line: SourceLine, text: &str) {
+        self.graph.source.entry(line).or_insert_with(|| Arc::from(text));
     }
 
     /// Inserts `op` over `inputs` under `name`; its one or more outputs are named after it.

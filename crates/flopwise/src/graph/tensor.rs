@@ -195,6 +195,8 @@ pub struct Graph {
     /// The class of each module path (`layer1.0.conv1` -> `torch.nn.modules.conv.Conv2d`), where
     /// the file has them; the model itself has the path ``.
     pub modules: BTreeMap<Arc<str>, Arc<str>>,
+    /// What stands at each line of the source, where the file quotes it.
+    pub source: BTreeMap<SourceLine, Arc<str>>,
     /// Flaws and doubts met on the way here.
     pub notes: Vec<Note>,
 }

@@ -35,6 +35,8 @@ const MAX_JSON_BYTES: u64 = 256 << 20;
 const MAX_MEMBERS: usize = 1_000_000;
 /// Characters of a node's name that are kept; each of its parts repeats them.
 const MAX_NAME: usize = 200;
+/// Longer lines of source are not written by people.
+const MAX_QUOTE: usize = 1000;
 /// The path of what stands outside all modules.
 const NO_MODULE: &str = "_empty_nn_module";
 /// Reads a `.pt2` archive.
@@ -441,26 +443,36 @@ impl<'a> Importer<'a> {
         innermost
     }
 
-    /// The innermost frame outside PyTorch's own `torch/nn`, as users look for their own line.
+    /// The innermost frame outside PyTorch's own `torch/nn`, as users look for their own line; the
+    /// source quoted below it is kept.
     fn source_line(&mut self, metadata: &Metadata) -> Option<SourceLine> {
         let trace = metadata.stack_trace.as_deref()?;
-        let frames = trace.lines().filter_map(|line| {
-            let rest = line.trim_start().strip_prefix("File \"")?;
-            let (file, rest) = rest.split_once("\", line ")?;
-            let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
-            Some((file, digits.parse::<u32>().ok()?))
-        });
+        let mut lines = trace.lines().peekable();
         let mut chosen = None;
-        for (file, line) in frames {
+        while let Some(line) = lines.next() {
+            let Some((file, line)) = frame(line) else { continue };
             let is_library = file.contains("torch/nn/") || file.starts_with("torch/fx/");
             if !is_library || chosen.is_none() {
-                chosen = Some((file, line));
+                let quoted = lines.peek().filter(|next| frame(next).is_none());
+                chosen = Some((file, line, quoted.map(|text| text.trim())));
             }
         }
-        let (file, line) = chosen?;
+        let (file, line, quoted) = chosen?;
         let file = file.rsplit_once("-packages/").map_or(file, |(_, inside)| inside);
-        Some(SourceLine { file: self.intern(file), line })
+        let line = SourceLine { file: self.intern(file), line };
+        if let Some(text) = quoted.filter(|text| !text.is_empty() && text.len() <= MAX_QUOTE) {
+            self.builder.quote(line.clone(), text);
+        }
+        Some(line)
     }
+}
+
+/// `File "NAME", line N, in FUNCTION`.
+fn frame(line: &str) -> Option<(&str, u32)> {
+    let rest = line.trim_start().strip_prefix("File \"")?;
+    let (file, rest) = rest.split_once("\", line ")?;
+    let digits = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+    Some((file, digits.parse().ok()?))
 }
 
 /// What all nodes made from one call share.
