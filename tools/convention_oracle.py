@@ -22,6 +22,9 @@ import torch
 from strip_pt2 import strip
 
 
+SEGMENTATION = ("fcn_", "deeplabv3_", "lraspp_")
+
+
 class Wrap(torch.nn.Module):
     """A transformers model with token numbers in and one tensor out: some counters take no more."""
 
@@ -44,7 +47,7 @@ def image(model, size=224, batch=1):
 def vision(name, size=224, batch=1, **options):
     import torchvision
 
-    if "resnet" in name and "_resnet" in name or "lraspp" in name:
+    if name.startswith(SEGMENTATION):
         options["weights_backbone"] = None
     return lambda: image(torchvision.models.get_model(name, weights=None, **options), size, batch)
 
@@ -309,7 +312,7 @@ def examine(name, folder, queue):
         warnings.simplefilter("ignore")
         model, inputs = build()
         model = model.eval()
-        if "resnet50" in name and "fcn" in name or "deeplab" in name or "lraspp" in name:
+        if name.startswith(SEGMENTATION):
             model = first_tensor(model).eval()
         found["input"] = [list(tensor.shape) for tensor in inputs]
         saved = io.BytesIO()

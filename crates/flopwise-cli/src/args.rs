@@ -1,9 +1,12 @@
 //! What can be typed, and the help that teaches it.
 
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use flopwise::cost::convention::Convention;
 use flopwise::cost::{Masking, Pass, Seen, WeightFormat};
 use flopwise::graph::Positions;
+use flopwise::query::Conventions;
 use flopwise::report::Grouping;
 use flopwise::units::Seconds;
 use flopwise_formats::block::ScaleRule;
@@ -182,7 +185,9 @@ Examples:
   flopwise count model.onnx --mode decode --bind context=4096   one token with a KV cache
   flopwise count model.pt2 --attention causal --packed 1024,512,512
   flopwise count gpt2 --weights mxfp4          bytes with the weights in another format
-  flopwise count resnet50 --explain layer1.0.conv1   one node's counts, step by step")]
+  flopwise count resnet50 --explain layer1.0.conv1   one node's counts, step by step
+  flopwise count resnet50 --convention fvcore  what fvcore prints, and why it differs
+  flopwise count resnet50 --convention all     what every other tool prints")]
 pub(crate) struct CountArgs {
     #[command(flatten)]
     pub(crate) choice: ModelChoice,
@@ -192,6 +197,9 @@ pub(crate) struct CountArgs {
     /// Show the working: of one node (by name, result or module), or of the whole model
     #[arg(long, value_name = "NODE", num_args = 0..=1, conflicts_with = "formula")]
     pub(crate) explain: Option<Option<String>>,
+    /// Print what another tool prints, and why it differs, line by line; `all` for a table
+    #[arg(long, value_name = "NAME", value_parser = convention_names(), conflicts_with = "formula")]
+    pub(crate) convention: Option<Conventions>,
     /// Print only the totals as formulas in the model's symbols
     #[arg(long, conflicts_with = "json")]
     pub(crate) formula: bool,
@@ -209,6 +217,21 @@ pub(crate) struct CountArgs {
     /// Draw the sweep
     #[arg(long, value_name = "FILE", requires = "sweep")]
     pub(crate) svg: Option<PathBuf>,
+}
+
+/// What can be typed after `--convention`.
+fn convention_names() -> impl TypedValueParser<Value = Conventions> {
+    let names = Convention::ALL.into_iter().map(|convention| {
+        let value = PossibleValue::new(convention.name());
+        // calflops is a copy of the profiler.
+        if convention == Convention::Deepspeed { value.alias("calflops") } else { value }
+    });
+    let names: Vec<PossibleValue> = names.chain([PossibleValue::new("all")]).collect();
+    PossibleValuesParser::new(names).map(|typed| {
+        let typed = if typed == "calflops" { Convention::Deepspeed.name() } else { &typed };
+        let named = Convention::ALL.into_iter().find(|convention| convention.name() == typed);
+        named.map_or(Conventions::All, Conventions::One)
+    })
 }
 
 /// What `--attention` takes.

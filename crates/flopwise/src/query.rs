@@ -4,12 +4,14 @@
 //! Not here: arithmetic (each step is one call into the module that knows), and measuring: a
 //! machine's profile comes with the query.
 
+mod convention;
 mod explain;
 mod matmul;
 mod number;
 mod sweep;
 mod versus;
 
+pub use convention::Conventions;
 pub use matmul::MatmulQuery;
 pub use number::NumberQuery;
 pub use sweep::SweepQuery;
@@ -55,6 +57,8 @@ pub enum Query {
     Versus(CountQuery, CountQuery),
     /// What a model costs as one of its symbols grows.
     Sweep(SweepQuery),
+    /// What other tools print for it, and why; with the working or without.
+    Convention(CountQuery, Conventions, Working),
     /// How long it takes on a machine.
     Estimate(EstimateQuery),
     /// Model, machine and time on one page.
@@ -84,6 +88,15 @@ pub struct CountQuery {
     pub positions: Positions,
     /// The format that parameters are stored in; `None` for the file's own.
     pub weights: Option<WeightFormat>,
+}
+
+/// Whether the working of a figure is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Working {
+    /// It is.
+    Shown,
+    /// Only the result is.
+    Hidden,
 }
 
 /// A model on a machine.
@@ -132,6 +145,11 @@ pub fn answer(query: &Query) -> Result<Report, Error> {
         }
         Query::Versus(left, right) => versus::versus(left, right),
         Query::Sweep(query) => sweep::sweep(query),
+        Query::Convention(query, conventions, working) => {
+            let opened = opened(query)?;
+            let compared = convention::compare(&opened, *conventions, *working);
+            Ok(Report::Convention(Box::new(compared.map_err(|e| name_model(e, query))?)))
+        }
         Query::Estimate(query) => Ok(Report::Estimate(Box::new(on_machine(query)?))),
         Query::Page(query) => Ok(Report::Page(Box::new(on_machine(query)?))),
         Query::Models => Ok(Report::Models(models()?)),

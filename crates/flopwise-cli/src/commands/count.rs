@@ -4,13 +4,20 @@ use super::{count_query, outcome};
 use crate::Outcome;
 use crate::args::CountArgs;
 use crate::output;
-use flopwise::query::{Query, SweepQuery, answer};
+use flopwise::query::{Query, SweepQuery, Working, answer};
 use flopwise::report::{Formula, Report, sweep_svg};
 
 /// What every drawing written here holds near its beginning.
 const MARK: &str = "<!-- drawn by flopwise -->";
 
 pub(super) fn run(args: &CountArgs) -> anyhow::Result<Outcome> {
+    if let Some(conventions) = args.convention {
+        let query = count_query(&args.choice, args.by.grouping());
+        let working = if args.explain.is_some() { Working::Shown } else { Working::Hidden };
+        let report = answer(&Query::Convention(query, conventions, working))?;
+        output::print(&report, args.choice.json)?;
+        return Ok(Outcome::Yes);
+    }
     if let Some(node) = &args.explain {
         let query = count_query(&args.choice, args.by.grouping());
         let report = answer(&Query::Explain(query, node.clone()))?;

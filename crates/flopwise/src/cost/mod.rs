@@ -9,6 +9,7 @@
 
 mod attention;
 mod choice;
+pub mod convention;
 mod convolution;
 mod explain;
 mod fourier;
@@ -262,6 +263,12 @@ fn node_cost(graph: &Graph, node: &Node) -> Result<Cost, String> {
         true => Err("its exact count is beyond 127 bits".to_owned()),
         false => Ok(cost),
     }
+}
+
+/// Multiply-accumulates of one run of a node, `None` if it cannot be counted.
+fn node_macs(graph: &Graph, node: &Node) -> Option<Dim> {
+    let operands = node_operands(graph, node).ok()?;
+    arithmetic(&node.op, &operands).ok().map(|arithmetic| arithmetic.macs)
 }
 
 fn node_operands<'a>(graph: &'a Graph, node: &'a Node) -> Result<Operands<'a>, String> {

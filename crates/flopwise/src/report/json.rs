@@ -22,6 +22,7 @@ pub fn json(report: &Report) -> String {
         Report::Estimate(report) => serde_json::to_string(&estimate("estimate", report)),
         Report::Page(report) => serde_json::to_string(&estimate("report", report)),
         Report::Explanation(explained) => serde_json::to_string(&explanation(explained)),
+        Report::Convention(report) => serde_json::to_string(&super::convention::wire(report)),
         Report::Models(entries) => serde_json::to_string(&models(entries)),
         Report::Number(report) => serde_json::to_string(&super::number::wire(report)),
         Report::Matmul(report) => serde_json::to_string(&super::matmul::wire(report)),

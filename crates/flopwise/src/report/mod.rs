@@ -2,6 +2,7 @@
 //!
 //! Not here: how the numbers come about. Printers return text and print nothing themselves.
 
+mod convention;
 mod formats;
 mod groups;
 mod html;
@@ -14,6 +15,9 @@ mod tensors;
 mod text;
 mod versus;
 
+pub use convention::{
+    ConventionFigure, ConventionGroup, ConventionLine, ConventionReport, ConventionRow,
+};
 pub use formats::{FormatEntry, FormatsReport};
 pub use groups::{Grouping, Row, group};
 pub use html::html;
@@ -51,6 +55,8 @@ pub enum Report {
     Page(Box<EstimateReport>),
     /// How a count comes about.
     Explanation(Box<Explanation>),
+    /// What other tools print.
+    Convention(Box<ConventionReport>),
     /// The built-in models.
     Models(Vec<ModelEntry>),
     /// What values become in number formats.

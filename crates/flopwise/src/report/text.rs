@@ -45,6 +45,7 @@ pub fn text(report: &Report, paint: Paint) -> String {
             page.notes(report.count.notes.iter().map(|note| note.text.as_str()));
         }
         Report::Explanation(explanation) => page.explanation(explanation),
+        Report::Convention(report) => page.conventions(report),
         Report::Models(entries) => page.models(entries),
         Report::Number(report) => page.number(report),
         Report::Matmul(report) => page.matmul(report),

@@ -1,0 +1,180 @@
+//! Formulas for language models: parameters times tokens, and attention by its sizes. `N`, `L`, `H`,
+//! `Q`, `T` and the tokens are read off the graph: parameters, attention operators and their
+//! operands, the indices that look tokens up.
+//!
+//! Sources: Kaplan et al. 2020 (arXiv 2001.08361) and Hoffmann et al. 2022 (2203.15556); Chowdhery et
+//! al. 2022 (2204.02311), appendix B; karpathy/nanoGPT model.py `estimate_mfu`; pytorch/torchtitan
+//! `get_nparams_and_flops`; NVIDIA/Megatron-LM training.py `num_floating_point_operations`.
+
+use super::seen::{Seen, Site, products};
+use super::{Convention, Tally, Term};
+use crate::graph::{Dim, Graph, Op, Role, TensorId};
+use std::collections::HashMap;
+
+pub(super) fn tally(convention: Convention, seen: &Seen) -> Result<Tally, String> {
+    let Some(tokens) = tokens(seen) else {
+        return Err("the formula is of models of tokens, and none are looked up here".to_owned());
+    };
+    let is_megatron = convention == Convention::Megatron;
+    let mut tally = if is_megatron { gemms(seen) } else { weights(convention, seen, &tokens) };
+    if convention != Convention::SixN {
+        attention(convention, seen, &tokens, &mut tally)?;
+    }
+    let counted: Vec<usize> = tally.terms.iter().filter_map(|(node, _)| *node).collect();
+    for site in seen.sites().filter(|site| !counted.contains(&site.index)) {
+        tally.misses.push((site.index, "not in the formula"));
+    }
+    if let Some(each) = tally.total(seen.graph).exact_div(&tokens) {
+        tally.also.push(("per token".to_owned(), each));
+    }
+    Ok(tally)
+}
+
+/// How many tokens a pass takes: the indices that come from an input and look up a table.
+fn tokens(seen: &Seen) -> Option<Dim> {
+    let found = seen.sites().find(|site| is_token_lookup(site));
+    found.map(|site| site.input_elements(1))
+}
+
+fn is_token_lookup(site: &Site) -> bool {
+    let indices = site.node.inputs.get(1).copied();
+    site.node.op == Op::Embedding && indices.is_some_and(|id| is_given(site.graph, id))
+}
+
+/// Whether a tensor is an input of the model, perhaps under another shape.
+fn is_given(graph: &Graph, id: TensorId) -> bool {
+    let mut id = id;
+    while let Some(producer) = graph.tensor(id).producer {
+        let node = &graph.nodes[producer.0];
+        let is_same = node.op.is_view() || matches!(node.op, Op::Cast(_) | Op::Copy);
+        match node.inputs.first() {
+            Some(source) if is_same => id = *source,
+            Some(_) | None => return false,
+        }
+    }
+    graph.tensor(id).role == Role::Input
+}
+
+/// What a parameter is used for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Use {
+    /// A factor of the products of this node.
+    Factor(usize),
+    /// A table that tokens are looked up in.
+    Tokens,
+    /// A table that something else is looked up in: positions, kinds of sentences.
+    Table,
+}
+
+fn uses(seen: &Seen) -> HashMap<TensorId, Use> {
+    let mut uses: HashMap<TensorId, Use> = HashMap::new();
+    for site in seen.sites() {
+        let is_lookup = site.node.op == Op::Embedding;
+        let has_products = products(&site) != Dim::ZERO;
+        for id in site.node.inputs.iter().take(2) {
+            if seen.graph.tensor(*id).role != Role::Parameter {
+                continue;
+            }
+            let of_site = match (has_products, is_lookup) {
+                (true, _) => Use::Factor(site.index),
+                (false, true) if is_token_lookup(&site) => Use::Tokens,
+                (false, true) => Use::Table,
+                (false, false) => continue,
+            };
+            let is_first = uses.get(id).is_none_or(|known| !matches!(known, Use::Factor(_)));
+            if is_first {
+                uses.insert(*id, of_site);
+            }
+        }
+    }
+    uses
+}
+
+/// 6 per parameter and token, of the parameters that the formula's N holds.
+fn weights(convention: Convention, seen: &Seen, tokens: &Dim) -> Tally {
+    let uses = uses(seen);
+    let looked_up: Vec<TensorId> = seen
+        .sites()
+        .filter(|site| site.node.op == Op::Embedding)
+        .filter_map(|site| site.node.inputs.first().copied())
+        .collect();
+    let mut tally = Tally::default();
+    for (index, tensor) in seen.graph.tensors.iter().enumerate() {
+        let id = TensorId(index);
+        let Some(known) = tensor.tensor_type.as_ref() else { continue };
+        if tensor.role != Role::Parameter {
+            continue;
+        }
+        let used = uses.get(&id).copied();
+        let is_left_out = (convention == Convention::Nanogpt && used == Some(Use::Table))
+            || (convention == Convention::Torchtitan && looked_up.contains(&id));
+        if is_left_out {
+            continue;
+        }
+        let amount = &(&known.shape.elements() * tokens) * &Dim::from(6);
+        let term = match used {
+            Some(Use::Factor(node)) => {
+                let rule = "6 per weight and token, as if every layer saw every token";
+                (Some(node), Term::products("weights", rule, amount))
+            }
+            Some(Use::Tokens | Use::Table) => {
+                let rule = "6 per entry and token, though entries are looked up, not multiplied";
+                (None, Term::beside("embedding tables", rule, amount))
+            }
+            None => {
+                let rule = "6 per parameter and token, though they are not part of products";
+                (None, Term::beside("biases, norms and the like", rule, amount))
+            }
+        };
+        tally.terms.push(term);
+    }
+    tally
+}
+
+/// 6 per multiply-accumulate of products with weights.
+fn gemms(seen: &Seen) -> Tally {
+    let mut tally = Tally::default();
+    for site in seen.sites() {
+        let is_weight = |id: &TensorId| seen.graph.tensor(*id).role == Role::Parameter;
+        let macs = products(&site);
+        if macs != Dim::ZERO && site.node.inputs.iter().take(2).any(is_weight) {
+            let rule = "3 passes x 2 x multiply-accumulates";
+            let term = Term::products("GEMMs with weights", rule, &macs * &Dim::from(6));
+            tally.terms.push((Some(site.index), term));
+        }
+    }
+    tally
+}
+
+/// 12 H Q T per token and layer; Megatron takes half of all pairs, whatever the mask.
+fn attention(
+    convention: Convention,
+    seen: &Seen,
+    tokens: &Dim,
+    tally: &mut Tally,
+) -> Result<(), String> {
+    let mut n_layers = 0;
+    for site in seen.sites().filter(|site| matches!(site.node.op, Op::Attention(_))) {
+        let ([.., heads, _, size], [.., keys, _]) = (
+            site.input(0).map_or(&[][..], |shape| &shape.0),
+            site.input(1).map_or(&[][..], |shape| &shape.0),
+        ) else {
+            return Err("the heads of an attention cannot be told from its operands".to_owned());
+        };
+        n_layers += 1;
+        let term = if convention == Convention::Megatron {
+            let rule = "3 passes x 2 x multiply-accumulates, of s^2 / 2 pairs";
+            Term::products("core attention", rule, &products(&site) * &Dim::from(3))
+        } else {
+            let rule = "12 H Q T per token, every pair";
+            let each = &(&(heads * size) * keys) * &Dim::from(12);
+            Term::products("attention", rule, &each * tokens)
+        };
+        tally.terms.push((Some(site.index), term));
+    }
+    if n_layers == 0 {
+        return Err("layers and heads are read off fused attention operators, and there are none"
+            .to_owned());
+    }
+    Ok(())
+}

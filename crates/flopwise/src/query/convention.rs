@@ -1,0 +1,86 @@
+//! What other tools print for a model, in numbers, and what the difference is made of.
+//!
+//! Not here: the tools' rules (see [`crate::cost::convention`]).
+
+use super::{Opened, Working, assumed_bindings, notes};
+use crate::cost::convention::{self, Convention, Figure};
+use crate::cost::{self, Work};
+use crate::error::Error;
+use crate::graph::{Bindings, Dim, Graph};
+use crate::report::{
+    ConventionFigure, ConventionGroup, ConventionLine, ConventionReport, ConventionRow,
+};
+
+/// Which conventions are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Conventions {
+    /// One, with every line of the difference.
+    One(Convention),
+    /// All, one row each.
+    All,
+}
+
+/// Answers for a graph.
+pub(super) fn compare(
+    opened: &Opened,
+    conventions: Conventions,
+    working: Working,
+) -> Result<ConventionReport, Error> {
+    let Opened { graph, bindings: given, .. } = opened;
+    let assumed = assumed_bindings(graph, given);
+    let mut bindings = given.clone();
+    bindings.0.extend(assumed.clone());
+    let work = cost::work(graph);
+    let wanted = match conventions {
+        Conventions::One(convention) => vec![convention],
+        Conventions::All => Convention::ALL.to_vec(),
+    };
+    let rows = wanted.into_iter().map(|convention| row(convention, graph, &work, &bindings));
+    Ok(ConventionReport {
+        model: graph.name.clone(),
+        bindings: given.0.clone(),
+        assumed,
+        is_one: matches!(conventions, Conventions::One(_)),
+        is_explained: working == Working::Shown,
+        rows: rows.collect(),
+        notes: notes(graph),
+    })
+}
+
+fn row(convention: Convention, graph: &Graph, work: &Work, bindings: &Bindings) -> ConventionRow {
+    let figure = convention::figure(convention, graph, work, None, bindings);
+    ConventionRow { convention, figure: figure.and_then(|figure| numbers(figure, bindings)) }
+}
+
+/// The figure with values put in.
+fn numbers(figure: Figure, bindings: &Bindings) -> Result<ConventionFigure, String> {
+    let value = |dim: &Dim| {
+        bindings.evaluate(dim).map_err(|error| format!("{error} (--bind gives sizes values)"))
+    };
+    let mut lines = Vec::new();
+    for line in figure.lines {
+        let amount = value(&line.amount)?;
+        if amount != 0 {
+            lines.push(ConventionLine { reason: line.reason, amount, nodes: line.nodes });
+        }
+    }
+    // Stable, so that lines of equal size stand in the order of the graph.
+    lines.sort_by_key(|line| std::cmp::Reverse(line.amount.unsigned_abs()));
+    let mut groups = Vec::new();
+    for group in figure.groups {
+        let formula = group.total.to_string();
+        let value = value(&group.total)?;
+        let (what, rule, nodes) = (group.what, group.rule, group.nodes);
+        groups.push(ConventionGroup { what, rule, formula, value, nodes });
+    }
+    let also = figure.also.iter().map(|(name, dim)| Ok((name.clone(), value(dim)?)));
+    Ok(ConventionFigure {
+        total: value(&figure.total)?,
+        formula: figure.total.to_string(),
+        ours: value(&figure.ours)?,
+        lines,
+        groups,
+        also: also.collect::<Result<_, String>>()?,
+        remarks: figure.remarks,
+    })
+}
