@@ -92,6 +92,23 @@ def language(kind):
         if kind == "t5_encoder":
             config = hf.T5Config(vocab_size=512, d_model=64, d_kv=16, d_ff=160, num_layers=2, num_heads=4, use_cache=False)
             return text(hf.T5EncoderModel(config))
+        if kind == "distilbert":
+            config = hf.DistilBertConfig(vocab_size=512, dim=64, n_layers=2, n_heads=4, hidden_dim=160)
+            return text(hf.DistilBertModel(config))
+        if kind == "albert":
+            return text(hf.AlbertModel(hf.AlbertConfig(**wide, embedding_size=32)))
+        if kind == "electra":
+            return text(hf.ElectraModel(hf.ElectraConfig(**wide)))
+        if kind == "opt":
+            config = hf.OPTConfig(**small, ffn_dim=160, word_embed_proj_dim=64, max_position_embeddings=64, use_cache=False)
+            return text(hf.OPTForCausalLM(config))
+        if kind == "bloom":
+            return text(hf.BloomForCausalLM(hf.BloomConfig(vocab_size=512, hidden_size=64, n_layer=2, n_head=4, use_cache=False)))
+        if kind == "gpt_neox":
+            return text(hf.GPTNeoXForCausalLM(hf.GPTNeoXConfig(**wide, use_cache=False)))
+        if kind == "mistral":
+            config = hf.MistralConfig(**wide, num_key_value_heads=2, use_cache=False, sliding_window=None)
+            return text(hf.MistralForCausalLM(config))
         if kind == "vit_hf":
             config = hf.ViTConfig(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=160, image_size=64)
 
@@ -205,6 +222,19 @@ MODELS = {
         "convnext_atto", "vit_tiny_patch16_224", "mixer_s32_224", "levit_128s", "poolformer_s12", "resnet26d", "gmlp_ti16_224",
     ]},
     "mobilevit_xxs": timm_model("mobilevit_xxs", 256),
+    # A second round, counted after the rules were written.
+    **{name: language(name) for name in ["distilbert", "albert", "electra", "opt", "bloom", "gpt_neox", "mistral"]},
+    **{name: vision(name) for name in [
+        "efficientnet_b1", "mnasnet1_3", "shufflenet_v2_x1_5", "regnet_y_800mf", "densenet169", "convnext_small", "swin_s",
+        "resnet50", "vgg13", "squeezenet1_0",
+    ]},
+    "fcn_resnet101": vision("fcn_resnet101", size=64),
+    "mc3_18": video("mc3_18"),
+    **{name: timm_model(name) for name in [
+        "deit_tiny_distilled_patch16_224", "ghostnet_100", "mobilenetv3_small_100", "xcit_nano_12_p16_224", "pit_ti_224",
+        "resnetv2_50", "regnety_002", "repvgg_a0", "cait_xxs24_224", "efficientformer_l1", "visformer_tiny", "hardcorenas_a",
+        "dla34", "resmlp_12_224", "crossvit_tiny_240", "tf_efficientnet_lite0",
+    ]},
 }  # fmt: skip
 
 

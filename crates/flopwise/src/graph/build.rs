@@ -132,6 +132,7 @@ impl Builder {
             choices: Vec::new(),
             modules: BTreeMap::new(),
             source: BTreeMap::new(),
+            dropouts: Vec::new(),
             notes: Vec::new(),
         };
         Builder { graph, constraints_seen: HashSet::new(), disagreements: Vec::new() }
@@ -265,6 +266,12 @@ impl Builder {
     /// Says of which class a module is.
     pub fn module(&mut self, path: Arc<str>, class: Arc<str>) {
         self.graph.modules.insert(path, class);
+    }
+
+    /// Says that the last node drops elements in training.
+    pub fn drops(&mut self) {
+        let last = self.graph.nodes.len().checked_sub(1).map(NodeId);
+        self.graph.dropouts.extend(last);
     }
 
     /// Says what stands at a line of the source.

@@ -197,6 +197,8 @@ pub struct Graph {
     pub modules: BTreeMap<Arc<str>, Arc<str>>,
     /// What stands at each line of the source, where the file quotes it.
     pub source: BTreeMap<SourceLine, Arc<str>>,
+    /// Nodes that do nothing in inference and drop elements at random in training.
+    pub dropouts: Vec<NodeId>,
     /// Flaws and doubts met on the way here.
     pub notes: Vec<Note>,
 }

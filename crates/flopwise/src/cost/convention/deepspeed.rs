@@ -92,7 +92,7 @@ fn product(site: &Site) -> Option<Vec<Term>> {
         (Op::MatMul(_), "linear") => {
             Some(vec![Term::products("F.linear", "2 x multiply-accumulates", flops())])
         }
-        (Op::MatMul(_), "matmul") if !site.quotes(" @ ") => {
+        (Op::MatMul(_), "matmul") if !site.is_sign() => {
             let rule = "2 x elements of the left matrix x columns of the right";
             let macs = &site.input_elements(0) * &site.last(1);
             Some(vec![Term::products("torch.matmul", rule, &macs * &Dim::from(2))])
@@ -104,7 +104,7 @@ fn product(site: &Site) -> Option<Vec<Term>> {
         (Op::Einsum(_), "einsum") => {
             let (amount, rule) = match flops().as_constant() {
                 Some(exact) => {
-                    let printed = super::fvcore::four_digits(exact.unsigned_abs());
+                    let printed = super::fvcore::numpy_count(exact.unsigned_abs());
                     (Dim::from(printed), "NumPy's count, which is printed with four digits")
                 }
                 None => (flops(), "NumPy's count (the tool reads four digits of it)"),

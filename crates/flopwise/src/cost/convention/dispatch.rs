@@ -144,10 +144,16 @@ pub(super) fn torchvision(seen: &Seen) -> Result<Tally, String> {
 pub(super) fn flop_counter_training(seen: &Seen) -> Tally {
     let slow = seen.without_fusion();
     let learns = learns(&slow);
+    let drops = !seen.graph.dropouts.is_empty();
     let mut tally = Tally::of_nodes(&slow, |site| match dispatched(site) {
-        Ok(()) => training_node(site, &learns),
+        Ok(()) => training_node(site, &learns, drops),
         Err(why) => Verdict::Misses(why),
     });
+    if drops && seen.sites().any(|site| matches!(site.node.op, Op::Attention(_))) {
+        let text = "the model has dropout, so attention is taken to drop out too, which on a CPU \
+                    runs it as plain products";
+        tally.remarks.push(text.to_owned());
+    }
     tally.remarks.push(
         "all parameters learn, the inputs do not; gradients switch the fused paths off".to_owned(),
     );
@@ -174,7 +180,7 @@ fn learns(seen: &Seen) -> Vec<bool> {
 }
 
 /// Forward, and as much again for the gradient of each operand that needs one.
-fn training_node(site: &Site, learns: &[bool]) -> Verdict {
+fn training_node(site: &Site, learns: &[bool], drops: bool) -> Verdict {
     let flops = &products(site) * &Dim::from(2);
     let name = site.base.to_owned();
     let flows = |input_idx: usize| {
@@ -183,6 +189,9 @@ fn training_node(site: &Site, learns: &[bool]) -> Verdict {
     let term = |rule, passes| {
         Verdict::Counts(vec![Term::products(name, rule, &flops * &Dim::from(passes))])
     };
+    if matches!(site.node.op, Op::Attention(_)) && drops && (flows(0) || flows(1)) {
+        return term("3 x forward, whatever the mask", 3);
+    }
     if matches!(site.node.op, Op::Attention(_)) && (flows(0) || flows(1) || flows(2)) {
         // Recomputed scores and four gradients: five products where forward has two.
         let flops = (&flops * &Dim::from(7)).floor_div(&Dim::from(2));

@@ -119,7 +119,7 @@ fn einsum_term(site: &Site, einsum: &Einsum) -> Verdict {
     let (amount, rule) = match (is_special, macs.as_constant()) {
         (true, _) => (macs, "multiply-accumulates"),
         (false, Some(exact)) => (
-            Dim::from(four_digits(exact.unsigned_abs() * 2) / 2),
+            Dim::from(numpy_count(exact.unsigned_abs() * 2) / 2),
             "half of NumPy's count, which is printed with four digits",
         ),
         (false, None) => (macs, "half of NumPy's count (the tool reads four digits of it)"),
@@ -145,8 +145,10 @@ fn rename(einsum: &Einsum) -> Vec<String> {
     renamed.collect()
 }
 
-/// `1.234e+05`: rounded to four digits, halves to even.
-pub(super) fn four_digits(exact: u128) -> u128 {
+/// What `numpy.einsum_path` reports: one more than the count, as `1.234e+05`, so rounded to four
+/// digits, halves to even (numpy/_core/einsumfunc.py, 2.4).
+pub(super) fn numpy_count(exact: u128) -> u128 {
+    let exact = exact.saturating_add(1);
     let mut unit = 1u128;
     while 10_000 <= exact / unit {
         unit *= 10;

@@ -6,15 +6,22 @@
 use super::seen::{Seen, Site, products};
 use super::{Tally, Term, Verdict};
 use crate::graph::{Cell, Convolution, Dim, Direction, Function, Op, Recurrent};
+use std::collections::HashSet;
 
 const MISSED: &str = "neither its module nor its function is among those it knows";
 const SIGN: &str = "written as a sign (`@`), and it replaces functions only";
 const ATTENTION: &str = "fused attention is not among the functions it knows";
+const WITHIN: &str = "it stands in timm's Attention, whose hook replaces those of what is inside";
 /// Begins the name of what is divided by the batch.
 const HOOK: &str = "module ";
 
 pub(super) fn tally(seen: &Seen) -> Tally {
-    let mut tally = Tally::of_nodes(seen, node);
+    let replaced = replaced(seen);
+    let mut tally = Tally::of_nodes(seen, |site| {
+        let path = site.node.module.as_deref().unwrap_or("");
+        let is_within = path.rsplit_once('.').is_some_and(|(parent, _)| replaced.contains(parent));
+        node(site, is_within)
+    });
     let hooks = tally.terms.iter().filter(|(_, term)| term.what.starts_with(HOOK));
     let hooked: Dim = hooks
         .map(|(node, term)| match node {
@@ -38,17 +45,49 @@ fn batch(seen: &Seen) -> Option<Dim> {
     input.tensor_type.as_ref()?.shape.0.first().cloned()
 }
 
-fn node(site: &Site) -> Verdict {
-    let mut terms = hook(site);
+/// Paths of timm's attention modules: the hook of such a module has a formula for its scores, and
+/// what the hooks of the modules inside it find is dropped.
+fn replaced<'g>(seen: &Seen<'g>) -> HashSet<&'g str> {
+    let modules = seen.graph.modules.iter();
+    modules.filter(|(_, class)| TIMM.contains(&&***class)).map(|(path, _)| &**path).collect()
+}
+
+const TIMM: [&str; 2] =
+    ["timm.layers.attention.Attention", "timm.models.vision_transformer.Attention"];
+
+fn node(site: &Site, is_within: bool) -> Verdict {
+    let mut terms = if is_within { Vec::new() } else { hook(site) };
+    if site.class.is_some_and(|class| TIMM.contains(&class)) {
+        terms.extend(timm_attention(site));
+    }
     terms.extend(function(site));
     if !terms.is_empty() {
         return Verdict::Counts(terms);
+    }
+    if is_within {
+        return Verdict::Misses(WITHIN);
     }
     match (&site.node.op, site.base) {
         (Op::MatMul(_), "matmul") => Verdict::Misses(SIGN),
         (Op::Attention(_), _) => Verdict::Misses(ATTENTION),
         _ => Verdict::Misses(MISSED),
     }
+}
+
+/// Scaling of the queries, scores, softmax and weighted sum.
+fn timm_attention(site: &Site) -> Vec<Term> {
+    if !matches!(site.node.op, Op::Attention(_) | Op::Softmax { .. }) {
+        return Vec::new();
+    }
+    let Some((rows, queries, keys, size)) = attention_sizes(site) else { return Vec::new() };
+    let name = format!("{HOOK}Attention");
+    let pairs = &rows * &(&queries * &keys);
+    let beside = &(&(&rows * &queries) * &size) + &pairs;
+    let products = &(&pairs * &size) * &Dim::from(2);
+    vec![
+        Term::beside(name.clone(), "scaling, softmax", beside),
+        Term::products(name, "scores and weighted sum", products),
+    ]
 }
 
 /// What the hook of the node's module counts.
@@ -182,7 +221,7 @@ fn function(site: &Site) -> Vec<Term> {
     let one = |what: &'static str, rule, amount| vec![Term::beside(what, rule, amount)];
     let input = || site.input_elements(0);
     match (&site.node.op, site.base) {
-        (Op::MatMul(_), "matmul") if !site.quotes(" @ ") => {
+        (Op::MatMul(_), "matmul") if !site.is_sign() => {
             let amount = &input() * &site.last(1);
             vec![Term::products("torch.matmul", "elements of the left matrix x columns", amount)]
         }

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 
 const ATTENTION: &str = "torch.nn.modules.activation.MultiheadAttention";
 const ENCODER_LAYER: &str = "torch.nn.modules.transformer.TransformerEncoderLayer";
+const SWIN_V2: &str = "torchvision.models.swin_transformer.ShiftedWindowAttentionV2";
 
 /// A graph with what had to be found out about it once.
 pub(super) struct Seen<'g> {
@@ -141,11 +142,6 @@ impl<'g> Site<'g> {
         2 < self.node.inputs.len()
     }
 
-    /// Whether the innermost module is of a class that `torch.nn` calls so: `conv.Conv2d`.
-    pub(super) fn is_nn(&self, class: &str) -> bool {
-        self.class.and_then(|full| full.strip_prefix("torch.nn.modules.")) == Some(class)
-    }
-
     /// The class below `torch.nn.modules.`, if it is of PyTorch's own.
     pub(super) fn nn_class(&self) -> Option<&'g str> {
         self.class.and_then(|full| full.strip_prefix("torch.nn.modules."))
@@ -167,6 +163,17 @@ impl<'g> Site<'g> {
         }
         let otherwise = calls("torch.") || calls(".");
         unclear && !otherwise
+    }
+
+    /// Whether a product was written with `@`. Swin V2 calls a function for its attention, so that
+    /// the file quotes another line; there the scores are written so.
+    pub(super) fn is_sign(&self) -> bool {
+        let is_of_scores = || {
+            let right = self.node.inputs.get(1).and_then(|id| self.graph.tensor(*id).producer);
+            let right = right.map(|producer| &self.graph.nodes[producer.0].op);
+            matches!(right, Some(Op::Transpose { .. }))
+        };
+        self.quotes(" @ ") || (self.class == Some(SWIN_V2) && is_of_scores())
     }
 
     /// Whether it was written as a call, `torch.NAME(..)` or `x.NAME(..)`, and not as a sign between

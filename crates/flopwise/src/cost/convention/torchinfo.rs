@@ -34,7 +34,7 @@ pub(super) fn tally(seen: &Seen) -> Tally {
 /// Paths that have modules below them: those of nodes, and those that parameters name.
 fn with_children<'g>(seen: &Seen<'g>) -> HashSet<&'g str> {
     let mut parents = HashSet::new();
-    let mut add = |path: &'g str| {
+    let add = |parents: &mut HashSet<&'g str>, path: &'g str| {
         let mut rest = path;
         while let Some((parent, _)) = rest.rsplit_once('.') {
             parents.insert(parent);
@@ -44,12 +44,16 @@ fn with_children<'g>(seen: &Seen<'g>) -> HashSet<&'g str> {
             parents.insert("");
         }
     };
-    for path in seen.graph.modules.keys() {
-        add(path);
+    for (path, class) in &seen.graph.modules {
+        add(&mut parents, path);
+        // A norm with an activation below it, which leaves no node where it does nothing.
+        if class.starts_with("timm.layers.norm_act.") {
+            parents.insert(&**path);
+        }
     }
     for tensor in seen.graph.tensors.iter().filter(|tensor| tensor.role == Role::Parameter) {
         if let Some((module, _)) = tensor.name.rsplit_once('.') {
-            add(module);
+            add(&mut parents, module);
         }
     }
     parents
