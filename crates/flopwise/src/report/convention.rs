@@ -127,6 +127,17 @@ fn percent(figure: &ConventionFigure) -> String {
     format!("{:+.2} %", ratio * 100.0)
 }
 
+/// Characters of a reason in the table of all conventions.
+const MAX_REASON: usize = 64;
+
+/// A reason that fits beside others: a long one without its explanation.
+fn brief(reason: &str) -> &str {
+    if reason.chars().count() <= MAX_REASON {
+        return reason;
+    }
+    reason.split(':').next().unwrap_or(reason)
+}
+
 impl Page {
     pub(super) fn conventions(&mut self, report: &ConventionReport) {
         let at = bindings(&report.bindings, &report.assumed);
@@ -202,16 +213,13 @@ impl Page {
             let (name, unit) = (row.convention.name(), row.convention.unit().name());
             let cells = match &row.figure {
                 Ok(figure) => {
-                    let reason = figure.lines.first().map_or_else(
-                        || "-".to_owned(),
-                        |line| format!("{} ({})", line.reason, signed(line.amount)),
-                    );
+                    let reason = figure.lines.first().map_or("-", |line| brief(&line.reason));
                     [
                         name.to_owned(),
                         figure.printed(row.convention),
                         unit.to_owned(),
                         percent(figure),
-                        reason,
+                        reason.to_owned(),
                     ]
                 }
                 Err(why) => {
@@ -232,7 +240,7 @@ impl Page {
             }
         }
         for line in table.to_string().lines() {
-            self.line(&format!("  {}", line.trim()));
+            self.line(&format!(" {line}"));
         }
     }
 }

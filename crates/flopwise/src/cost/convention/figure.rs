@@ -78,6 +78,9 @@ pub fn figure(
     if 0 < n_unknown {
         remarks.push(format!("{n_unknown} nodes could not be counted here; they stand as 0"));
     }
+    if training.is_none() && convention.unit() == super::Unit::TrainingFlop {
+        remarks.push("the backward pass here is taken as twice the forward pass".to_owned());
+    }
     let ours: Vec<Dim> = ours.into_iter().map(Option::unwrap_or_default).collect();
     Ok(Figure {
         convention,
