@@ -179,7 +179,7 @@ Examples:
   flopwise count resnet50.onnx                 totals, and rows by kind of operator
   flopwise count gpt2 --bind batch=8,seq=512   at these sizes
   flopwise count gpt2 --formula                MACs and bytes in the model's symbols
-  flopwise count vit_b_16 --by module          rows by module (also op, line, node)
+  flopwise count vit_b_16 --by module          a tree of modules (also op, line, node)
   flopwise count gpt2 --versus gpt2 --versus-bind seq=1024   two sizes side by side
   flopwise count gpt2 --sweep seq=64..1k       how it grows
   flopwise count model.onnx --mode decode --bind context=4096   one token with a KV cache
@@ -194,6 +194,9 @@ pub(crate) struct CountArgs {
     /// What each row of the table is
     #[arg(long, value_enum, default_value_t = By::Kind)]
     pub(crate) by: By,
+    /// With --by module: how deep to show the tree; the default is as deep as a screen allows
+    #[arg(long, value_name = "N")]
+    pub(crate) depth: Option<usize>,
     /// Show the working: of one node (by name, result or module), or of the whole model
     #[arg(long, value_name = "NODE", num_args = 0..=1, conflicts_with = "formula")]
     pub(crate) explain: Option<Option<String>>,

@@ -27,8 +27,8 @@ use crate::import;
 use crate::machine::Profile;
 use crate::note::Note;
 use crate::report::{
-    Costly, CountReport, Counted, EstimateReport, Formula, Grouping, ModelEntry, NodeRow, Point,
-    Report, Unknown, group,
+    self, Costly, CountReport, Counted, EstimateReport, Formula, Grouping, ModelEntry, NodeRow,
+    Point, Report, Unknown, group,
 };
 use crate::units::{FlopsPerSec, Seconds};
 use std::collections::{BTreeMap, HashMap};
@@ -273,6 +273,11 @@ impl Counting {
                  more with --bind {name}=N"
             ))
         }));
+        let modules = match (query.grouping, &bound) {
+            (Grouping::Module, Some(_)) => report::modules(&nodes, &graph.modules),
+            (Grouping::Module, None)
+            | (Grouping::Op | Grouping::Kind | Grouping::Line | Grouping::Node, _) => Vec::new(),
+        };
         let report = CountReport {
             model: graph.name.clone(),
             inputs: named_types(graph, &graph.inputs),
@@ -286,6 +291,8 @@ impl Counting {
             is_lower_bound: !unknown.is_empty() || !least_rounds.is_empty(),
             unknown,
             grouping: query.grouping,
+            modules,
+            depth: None,
             nodes,
             notes,
         };

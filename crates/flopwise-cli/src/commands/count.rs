@@ -30,7 +30,10 @@ pub(super) fn run(args: &CountArgs) -> anyhow::Result<Outcome> {
     if let Some((symbol, values)) = &args.sweep {
         return sweep(args, symbol, values);
     }
-    let report = answer(&Query::Count(count_query(&args.choice, args.by.grouping())))?;
+    let mut report = answer(&Query::Count(count_query(&args.choice, args.by.grouping())))?;
+    if let Report::Count(count) = &mut report {
+        count.depth = args.depth;
+    }
     let Report::Count(count) = &report else { unreachable!("a count query has a count report") };
     if args.formula {
         output::write_stdout(&formulas(&count.formula, count.is_lower_bound))?;

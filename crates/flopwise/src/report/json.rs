@@ -1,7 +1,9 @@
 //! Reports as JSON: one object with `"schema": 1`. The fields are described in docs/json.md; they
 //! are added to, never changed, under one schema number. Counts are integers written in full.
 
-use super::{CountReport, EstimateReport, Explanation, ModelEntry, NodeRow, Report, Row};
+use super::{
+    CountReport, EstimateReport, Explanation, ModelEntry, ModuleRow, NodeRow, Report, Row,
+};
 use crate::cost::Counts;
 use crate::graph::TensorType;
 use crate::machine::SCHEMA;
@@ -50,6 +52,8 @@ pub(super) struct CountJson<'a> {
     unknown: Vec<UnknownJson<'a>>,
     by: &'static str,
     rows: Vec<RowJson<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    modules: Vec<ModuleJson<'a>>,
     nodes: Vec<NodeJson<'a>>,
     notes: Vec<&'a str>,
 }
@@ -102,6 +106,27 @@ struct RowJson<'a> {
     nodes: usize,
     #[serde(flatten)]
     counts: CountsJson,
+}
+
+/// A module with all beneath it.
+#[derive(Serialize)]
+struct ModuleJson<'a> {
+    path: &'a str,
+    class: Option<&'a str>,
+    depth: usize,
+    nodes: usize,
+    #[serde(flatten)]
+    counts: CountsJson,
+}
+
+fn module(row: &ModuleRow) -> ModuleJson<'_> {
+    ModuleJson {
+        path: &row.path,
+        class: row.class.as_deref(),
+        depth: row.depth,
+        nodes: row.n_nodes,
+        counts: counts(Some(&row.counts)),
+    }
 }
 
 #[derive(Serialize)]
@@ -158,6 +183,7 @@ pub(super) fn count(report: &CountReport) -> CountJson<'_> {
         unknown: report.unknown.iter().map(unknown).collect(),
         by: report.grouping.heading(),
         rows: report.counted.iter().flat_map(|counted| &counted.rows).map(row).collect(),
+        modules: report.modules.iter().map(module).collect(),
         nodes: report.nodes.iter().map(node).collect(),
         notes: report.notes.iter().map(|note| note.text.as_str()).collect(),
     }

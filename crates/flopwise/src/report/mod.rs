@@ -8,6 +8,7 @@ mod groups;
 mod html;
 mod json;
 mod matmul;
+mod modules;
 mod number;
 mod svg;
 mod sweep;
@@ -23,6 +24,7 @@ pub use groups::{Grouping, Row, group};
 pub use html::html;
 pub use json::json;
 pub use matmul::{MatmulReport, MatmulRow, StoredRow};
+pub use modules::{FoldedRow, ModuleRow, folded, modules};
 pub use number::{BlockConversion, BlockElement, NumberConversion, NumberReport, NumberValue};
 pub use svg::roofline_svg;
 pub use sweep::{SweepReport, SweepRow, sweep_svg};
@@ -130,6 +132,10 @@ pub struct CountReport {
     pub unknown: Vec<Unknown>,
     /// How the rows are grouped.
     pub grouping: Grouping,
+    /// The modules as a tree, where rows are modules.
+    pub modules: Vec<ModuleRow>,
+    /// How deep the tree of modules is shown; `None` for as deep as a screen allows.
+    pub depth: Option<usize>,
     /// Every node, in order.
     pub nodes: Vec<NodeRow>,
     /// Doubts and flaws.

@@ -125,6 +125,8 @@ fn count_report(nodes: Vec<NodeRow>, total: Counts) -> CountReport {
         is_lower_bound: false,
         unknown: Vec::new(),
         grouping: Grouping::Kind,
+        modules: Vec::new(),
+        depth: None,
         nodes,
         notes: Vec::new(),
     }

@@ -1,12 +1,12 @@
 //! Reports as text for a terminal, at most 100 columns where names allow.
 
 use super::{
-    Costly, CountReport, Counted, EstimateReport, Explanation, Grouping, ModelEntry, Report, Row,
-    Unknown,
+    Costly, CountReport, Counted, EstimateReport, Explanation, FoldedRow, Grouping, ModelEntry,
+    Report, Row, Unknown, folded,
 };
 use crate::machine::{ComputeKind, ComputeRate, MemoryRate, Profile};
 use crate::units::{Bytes, BytesPerSec, FlopsPerSec, SamplesPerSec, grouped};
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use std::collections::BTreeMap;
 
 /// Whether headings are bold and notes yellow. Colour never carries meaning of its own.
@@ -20,6 +20,10 @@ pub enum Paint {
 
 /// Rows of a grouped table shown; the rest is summed up in one line.
 const MAX_ROWS: usize = 30;
+/// Rows of a tree shown when no depth is asked for.
+const MAX_TREE_ROWS: usize = 60;
+/// Rows of a tree shown in any case.
+const MAX_TREE_LINES: usize = 2000;
 /// Characters of a name shown in a table.
 const MAX_NAME: usize = 48;
 
@@ -97,7 +101,12 @@ impl Page {
     fn count(&mut self, report: &CountReport) {
         self.model(report);
         if let Some(counted) = &report.counted {
-            self.rows(counted, report.grouping);
+            match report.grouping {
+                Grouping::Module => self.modules(report, counted),
+                Grouping::Op | Grouping::Kind | Grouping::Line | Grouping::Node => {
+                    self.rows(counted, report.grouping);
+                }
+            }
         }
         self.notes(report.notes.iter().map(|note| note.text.as_str()));
     }
@@ -200,6 +209,35 @@ impl Page {
                 "  ... and {n_rest} more with {} MACs (--json has all)",
                 grouped(macs)
             ));
+        }
+    }
+
+    /// The tree of modules, down to the depth asked for, or else as deep as a screen allows.
+    fn modules(&mut self, report: &CountReport, counted: &Counted) {
+        self.heading("By module, each with all beneath it");
+        let deepest = report.modules.iter().map(|row| row.depth).max().unwrap_or(0);
+        let mut depth = report.depth.unwrap_or(deepest).min(deepest);
+        let mut rows = folded(&report.modules, depth);
+        while report.depth.is_none() && MAX_TREE_ROWS < rows.len() && 1 < depth {
+            depth -= 1;
+            rows = folded(&report.modules, depth);
+        }
+        let mut table =
+            table(&["module", "class", "nodes", "MACs", "share", "other ops", "parameters"]);
+        table.set_content_arrangement(ContentArrangement::Disabled);
+        for row in rows.iter().take(MAX_TREE_LINES) {
+            table.add_row(module_cells(row, report, counted));
+        }
+        if let Some(column) = table.column_mut(1) {
+            column.set_cell_alignment(CellAlignment::Left);
+        }
+        self.out.push_str(&indented(&table));
+        if let Some(n_rest) = rows.len().checked_sub(MAX_TREE_LINES).filter(|n| *n != 0) {
+            self.line(&format!("  ... and {n_rest} more (--depth N shows less, --json has all)"));
+        }
+        if depth < deepest {
+            let shown = format!("  down to depth {depth} of {deepest}; --depth N shows more");
+            self.line(&shown);
         }
     }
 
@@ -381,6 +419,28 @@ fn memory_line(rate: &MemoryRate) -> (String, String) {
 
 fn threads(threads: u32) -> String {
     if threads == 1 { "1 thread".to_owned() } else { format!("{threads} threads") }
+}
+
+fn module_cells(row: &FoldedRow, report: &CountReport, counted: &Counted) -> Vec<String> {
+    let share = match counted.total.macs.0 {
+        0 => 0.0,
+        total => row.counts.macs.0 as f64 / total as f64,
+    };
+    let name = if row.depth == 0 { &report.model } else { &row.name };
+    let is_range = row.name.contains('-') && row.copies != 1;
+    let copies = if is_range { format!(" ({}x)", row.copies) } else { String::new() };
+    // A blank that no table trims.
+    let indent = "\u{a0}\u{a0}".repeat(row.depth);
+    let class = row.class.as_deref().unwrap_or("");
+    vec![
+        format!("{indent}{}{copies}", shortened(name)),
+        shortened(class.rsplit('.').next().unwrap_or(class)),
+        row.n_nodes.to_string(),
+        grouped(row.counts.macs.0),
+        percent(share),
+        row.counts.other_ops.to_string(),
+        grouped(row.counts.parameters),
+    ]
 }
 
 fn row_cells(row: &Row, counted: &Counted) -> Vec<String> {

@@ -2,7 +2,7 @@
 //! nn.MultiheadAttention off; FLOPs halved) and against the model's own parameter count.
 
 use flopwise::cost;
-use flopwise::graph::Bindings;
+use flopwise::graph::{Bindings, Mask, Op};
 use flopwise::import;
 use flopwise::query::open_model;
 use std::path::Path;
@@ -131,4 +131,137 @@ fn classes_of_modules_are_kept() {
         check(&graph, "", "models.TinyGPT");
         check(&graph, "ln_f", "torch.nn.modules.normalization.LayerNorm");
     }
+}
+
+#[test]
+fn operators_that_hold_graphs() {
+    const B4: &[(&str, i128)] = &[("batch", 4)];
+    const ROUNDS: &[(&str, i128)] = &[("batch", 4), ("while_loop.rounds", 5)];
+    const MANY: &[(&str, i128)] = &[("batch", 64), ("while_loop.rounds", 1000)];
+    const SCANNED: &[(&str, i128)] = &[("batch", 5), ("x.dim1", 3)];
+    // One linear layer of 8 x 8 for each row of each round.
+    check("hop_while.pt2", 72, &[(ROUNDS, 5 * 4 * 64), (MANY, 1000 * 64 * 64)]);
+    check("hop_scan.pt2", 72, &[(SCANNED, 5 * 3 * 64)]);
+    check("hop_map.pt2", 72, &[(SCANNED, 5 * 3 * 64)]);
+    check("hop_vmap.pt2", 72, &[(&[], 4 * 3 * 64)]);
+    check("hop_nograd.pt2", 72, &[(B4, 2 * 4 * 64)]);
+    check("hop_invoke.pt2", 72, &[(&[], 2 * 4 * 64)]);
+    // Every branch stands in the graph: then [2, 1] layers, else 3.
+    check("hop_cond_nest.pt2", 144, &[(B4, 6 * 4 * 64)]);
+}
+
+#[test]
+fn the_costliest_branch_is_taken_and_said() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/pt2/hop_cond_nest.pt2");
+    let mut graph = import::open(&path).expect("the file is whole");
+    assert_eq!(graph.choices.len(), 2);
+    cost::take_costliest(&mut graph, &Bindings::default());
+    assert_eq!(cost::work(&graph).total.macs.0.to_string(), "192*batch");
+    let notes: Vec<String> = graph.notes.iter().map(|note| note.text.clone()).collect();
+    assert!(notes.iter().any(|note| note.contains("the costlier, false_fn")), "{notes:?}");
+}
+
+#[test]
+fn a_loop_without_an_end_is_a_lower_bound() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/pt2/hop_while.pt2");
+    let graph = import::open(&path).expect("the file is whole");
+    assert_eq!(cost::work(&graph).total.macs.0.to_string(), "64*batch*while_loop.rounds");
+    assert!(graph.symbols.iter().any(|symbol| symbol.name == "while_loop.rounds"));
+}
+
+#[test]
+fn recurrent_networks() {
+    // Per step and sequence gates * hidden * (input + state), both layers, 3 x 5 steps.
+    let lstm = |hidden: u128, input: u128, state: u128| 4 * hidden * (input + state);
+    let both_ways = 15 * 2 * (lstm(16, 8, 16) + lstm(16, 32, 16));
+    check("rnn_lstm_bi.pt2", 9728, &[(&[], both_ways)]);
+    // A state of 4 made of 16: its own product at each step.
+    let projected = 15 * (lstm(16, 8, 4) + lstm(16, 4, 4) + 2 * 16 * 4);
+    check("rnn_lstm_proj.pt2", 1664, &[(&[], projected)]);
+    let gru = 15 * 3 * 16 * ((8 + 16) + (16 + 16));
+    check("rnn_gru.pt2", 2880, &[(&[], gru)]);
+    // FlopCounterMode on the cells.
+    check("rnn_cells.pt2", 3384, &[(&[], 9_456)]);
+}
+
+#[test]
+fn fused_and_quantised_operators() {
+    // The fast path of nn.TransformerEncoderLayer; FlopCounterMode with the fast path off.
+    check("mha_enc.pt2", 4448, &[(&[], 53_760)]);
+    // 64 rows, each times one of four matrices of 32 x 16.
+    check("op_gmm.pt2", 0, &[(&[], 64 * 32 * 16)]);
+    check("op_quant.pt2", 0, &[(&[], 32 * 32 * 16)]);
+    check("op_fft.pt2", 0, &[(&[], 0)]);
+}
+
+#[test]
+fn networks_of_transformers() {
+    // FlopCounterMode, which counts attention in full, as these masks are tensors or full.
+    check("hf_t5.pt2", 44_800, &[(&[], 893_952)]);
+    check("hf_mamba.pt2", 20_064, &[(&[], 473_088)]);
+    // FlopCounterMode (267,264) does not see the grouped products of the experts: 24 tokens with
+    // 2 experts each, through 32 x 128 and 64 x 32, in 2 layers.
+    let experts = 2 * 24 * 2 * (32 * 128 + 64 * 32);
+    check_full("hf_mixtral.pt2", 267_264 + experts);
+}
+
+/// Whatever the mask, attention of every pair.
+#[track_caller]
+fn check_full(file: &str, macs: u128) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/pt2").join(file);
+    let mut graph = import::open(&path).expect("the file is whole");
+    for node in &mut graph.nodes {
+        if let Op::Attention(attention) = &mut node.op {
+            attention.mask = Mask::Full;
+        }
+    }
+    let counted = cost::work(&graph).total.macs.0.as_constant().map(|macs| macs as u128);
+    assert_eq!(counted, Some(macs), "{file}");
+}
+
+#[test]
+fn core_operators_are_shaped_as_pytorch_shapes_them() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/pt2/core_aten.pt2");
+    let graph = import::open(&path).expect("the file is whole");
+    let work = cost::work(&graph);
+    let unknown: Vec<String> =
+        work.unknown().map(|(id, why)| format!("{}: {why}", graph.nodes[id.0].operator)).collect();
+    assert_eq!(unknown, Vec::<String>::new());
+    // A shape that our rule and PyTorch's disagree on is told in a note.
+    let notes: Vec<&str> = graph.notes.iter().map(|note| note.text.as_str()).collect();
+    assert!(!notes.iter().any(|note| note.contains("differ")), "{notes:?}");
+    // The gradients of a convolution cost as much as it does, each.
+    let macs = |name: &str| -> i128 {
+        let is_it = |node: &&cost::NodeWork| &*graph.nodes[node.node.0].operator == name;
+        let costs = work.nodes.iter().filter(is_it).filter_map(|node| node.cost.as_ref().ok());
+        costs.filter_map(|cost| cost.macs.0.as_constant()).sum()
+    };
+    let forward = macs("aten.convolution.default");
+    assert_eq!(forward, 6 * 4 * 4 * 2 * 9);
+    assert_eq!(macs("aten.convolution_backward.default"), 2 * forward);
+}
+
+#[test]
+fn sizes_that_the_data_decide_are_taken_at_their_most() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/pt2/hop_data.pt2");
+    let graph = import::open(&path).expect("the file is whole");
+    let most = |name: &str| {
+        let symbol = graph.symbols.iter().find(|symbol| symbol.name == name).expect("the symbol");
+        symbol.at_most.as_ref().map(ToString::to_string)
+    };
+    // Of x [batch, 8]: nonzero elements, those of a mask, different ones.
+    for name in ["u0", "u1", "u2"] {
+        assert_eq!(most(name).as_deref(), Some("8*batch"), "{name}");
+    }
+    assert_eq!(cost::work(&graph).unknown().next(), None);
+}
+
+#[test]
+fn custom_operators_are_named() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/pt2/hop_customin_d.pt2");
+    let graph = import::open(&path).expect("the file is whole");
+    let work = cost::work(&graph);
+    let (id, reason) = work.unknown().next().expect("one is unknown");
+    assert_eq!(&*graph.nodes[id.0].operator, "mylib.inplace.default");
+    assert!(reason.contains("an operator of the model's own"), "{reason}");
 }

@@ -99,6 +99,98 @@ fn a_body_that_only_changes_a_mode_is_read_through() {
     assert_eq!(graph.outputs, graph.nodes[0].outputs);
 }
 
+/// A node over graphs of one relu each, `DEPTH` deep.
+fn nested(depth: usize) -> String {
+    let mut node = RELU.replace(r#""x""#, r#""a""#).replace(r#""y""#, r#""b""#);
+    for level in 0..depth {
+        let (input, output) = if level + 1 == depth { ("x", "y") } else { ("a", "b") };
+        node = format!(
+            r#"{{"target": "torch.ops.higher_order.wrap_activation_checkpoint",
+                "inputs": [{{"name": "", "arg": {{"as_graph": {{"name": "g", "graph": {{
+                    "inputs": [{{"as_tensor": {{"name": "a"}}}}],
+                    "outputs": [{{"as_tensor": {{"name": "b"}}}}], "nodes": [{node}]}}}}}}}},
+                    {{"name": "", "arg": {{"as_tensor": {{"name": "{input}"}}}}}}],
+                "outputs": [{{"as_tensor": {{"name": "{output}"}}}}], "metadata": {{}}}}"#
+        );
+    }
+    node
+}
+
+#[test]
+fn graphs_in_graphs_have_an_end() {
+    assert_eq!(read(&program(&nested(3), "")).unwrap().nodes.len(), 1);
+    assert!(read(&program(&nested(2000), "")).is_err());
+    let error = read(&program(&nested(17), "")).unwrap_err();
+    assert!(error.contains("deeper") || error.contains("recursion"), "{error}");
+}
+
+#[test]
+fn what_a_higher_order_operator_lacks_is_named() {
+    let check = |operator: &str, inputs: &str, expected: &str| {
+        let node = format!(
+            r#"{{"target": "torch.ops.higher_order.{operator}", "inputs": [{inputs}],
+                "outputs": [{{"as_tensor": {{"name": "y"}}}}], "metadata": {{}}}}"#
+        );
+        let error = read(&program(&node, "")).unwrap_err();
+        assert!(error.contains(expected), "{operator}: {error}");
+        assert!(!error.contains('\n'), "{error}");
+    };
+    let x = r#"{"name": "", "arg": {"as_tensor": {"name": "x"}}}"#;
+    let graph = |result: &str| {
+        format!(
+            r#"{{"name": "", "arg": {{"as_graph": {{"name": "g", "graph": {{
+                "inputs": [{{"as_tensor": {{"name": "a"}}}}],
+                "outputs": [{{"as_tensor": {{"name": "{result}"}}}}], "nodes": []}}}}}}}}"#
+        )
+    };
+    check("cond", x, "holds no graph for its branch true_fn");
+    check("cond", &format!("{x}, {}, {x}", graph("a")), "its branch false_fn");
+    check("while_loop", &format!("{}, {x}", graph("a")), "holds no graph for its body");
+    check("scan", x, "holds no graph for its body");
+    check("map_impl", &graph("a"), "loops over a tensor without a length");
+    check("wrap", &format!("{}, {x}", graph("missing")), "`missing` is made by no node");
+    let stranger = r#"{"name": "", "arg": {"as_tensor": {"name": "z"}}}"#;
+    check("wrap", &format!("{}, {stranger}", graph("a")), "reads `z`, which nothing before");
+    check("flex_attention", x, "needs a query, a key and a value");
+}
+
+#[test]
+fn an_expression_that_is_not_understood_becomes_a_symbol() {
+    let json = program(RELU, "").replace(r#""expr_str": "s0""#, r#""expr_str": "Gauss(s0)""#);
+    let graph = read(&json).unwrap();
+    assert_eq!(graph.symbols[0].name, "expression1");
+    assert_eq!(graph.symbols[0].place, "the file writes Gauss(s0)");
+    let shape = &graph.tensor(graph.outputs[0]).tensor_type.as_ref().unwrap().shape;
+    assert_eq!(shape.to_string(), "[expression1, 4]");
+}
+
+#[test]
+fn flexible_attention_runs_its_graphs_per_pair() {
+    let tensor =
+        |name: &str| format!(r#"{{"name": "", "arg": {{"as_tensor": {{"name": "{name}"}}}}}}"#);
+    let score = r#"{"name": "", "arg": {"as_graph": {"name": "s", "graph": {
+        "inputs": [{"as_tensor": {"name": "a"}}], "outputs": [{"as_tensor": {"name": "b"}}],
+        "nodes": [{"target": "torch.ops.aten.tanh.default",
+            "inputs": [{"name": "self", "arg": {"as_tensor": {"name": "a"}}}],
+            "outputs": [{"as_tensor": {"name": "b"}}], "metadata": {}}],
+        "tensor_values": {"a": {"dtype": 7, "sizes": []}, "b": {"dtype": 7, "sizes": []}}}}}}"#;
+    let node = format!(
+        r#"{{"target": "torch.ops.higher_order.flex_attention",
+            "inputs": [{}, {}, {}, {score}], "outputs": [{{"as_tensor": {{"name": "y"}}}}],
+            "metadata": {{}}}}"#,
+        tensor("x"),
+        tensor("x"),
+        tensor("x"),
+    );
+    let graph = read(&program(&node, "")).unwrap();
+    let work = crate::cost::work(&graph);
+    assert_eq!(work.unknown().next(), None);
+    // x [batch, 4] attends to itself: batch^2 pairs, 4 + 4 products each.
+    assert_eq!(work.total.macs.0.to_string(), "8*batch^2");
+    let tanh = graph.nodes.iter().find(|node| node.op.name() == "tanh").unwrap();
+    assert_eq!(tanh.repeat.to_string(), "batch^2");
+}
+
 #[test]
 fn an_unknown_operator_keeps_its_name_and_place() {
     let mystery = RELU.replace("aten.relu.default", "mine.mystery.default");

@@ -327,7 +327,7 @@ const MAX_CHAIN: usize = 64;
 
 /// Where to part each run of matrices so that multiplying takes fewest products (Cormen et al.,
 /// "Introduction to Algorithms", 15.2, as in `torch.linalg.multi_dot`).
-fn cheapest(sizes: &[i128]) -> Vec<Vec<usize>> {
+pub(super) fn cheapest(sizes: &[i128]) -> Vec<Vec<usize>> {
     let n = sizes.len() - 1;
     let mut price = vec![vec![0i128; n]; n];
     let mut cut = vec![vec![0usize; n]; n];
