@@ -4,5 +4,6 @@ mod masks;
 mod memory;
 mod onnx;
 mod onnx_node_tests;
+mod onnxruntime;
 mod pt2;
 mod unknown;

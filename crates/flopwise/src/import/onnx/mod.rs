@@ -9,6 +9,8 @@
 //! <https://onnx.ai/onnx/repo-docs/IR.html>.
 
 mod call;
+#[cfg(test)]
+mod contrib_tests;
 mod control;
 #[cfg(test)]
 mod control_tests;

@@ -14,6 +14,7 @@ use prost::Message;
 use std::path::Path;
 
 const FLOAT: i32 = 1;
+const UINT8: i32 = 2;
 const INT64: i32 = 7;
 const BOOL: i32 = 9;
 
@@ -40,6 +41,7 @@ fn data_type(letter: &str) -> i32 {
     match letter {
         "i" => INT64,
         "b" => BOOL,
+        "u" => UINT8,
         _ => FLOAT,
     }
 }

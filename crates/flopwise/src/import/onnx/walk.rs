@@ -345,8 +345,11 @@ impl<'a> Walk<'a> {
             _ if is_standard && self.control(node, node_idx, &inputs, folder)? => return Ok(()),
             _ => {}
         }
+        let is_parameter = self.reads_parameter(&inputs);
         let mut call = self.call(node, &inputs);
-        if let Some(values) = fold::evaluate(&call).filter(|v| v.len() == node.output.len()) {
+        if !is_parameter
+            && let Some(values) = fold::evaluate(&call).filter(|v| v.len() == node.output.len())
+        {
             drop(call);
             if values.iter().all(|value| self.affords(value)) {
                 return self.add_known(node, values);
@@ -377,6 +380,18 @@ impl<'a> Walk<'a> {
             self.wires[output].below = Some(below);
         }
         Ok(())
+    }
+
+    /// A trained tensor, however small, stays one: a bias of few channels under another shape is
+    /// no shape arithmetic.
+    fn reads_parameter(&self, inputs: &Inputs) -> bool {
+        let Some(Some(first)) = inputs.first() else { return false };
+        let wire = &self.wires[*first];
+        let is_stored = matches!(wire.origin, Origin::Stored(..));
+        let is_list = wire.tensor_type.as_ref().is_some_and(|known| {
+            known.format.is_float() && known.shape.elements().as_constant() != Some(1)
+        });
+        is_stored && is_list && weight::is_parameter_name(wire.name)
     }
 
     fn inputs(&self, node: &NodeProto) -> Result<Inputs, Error> {

@@ -331,7 +331,8 @@ impl<'a> Importer<'a> {
         let integer = |name: &str| graph.sym_int_values.get(name).and_then(|size| self.dim(size));
         let call = Call { node, tensors: &*tensors, outputs: &outputs, integer: &integer };
         let lowered = ops::lower(&call, &self.builder);
-        let drops = call.base().contains("dropout") && call.float("p").is_some_and(|p| 0.0 < p);
+        let drops =
+            call.operator().1.contains("dropout") && call.float("p").is_some_and(|p| 0.0 < p);
         let operands = call.all_tensors();
         let common = self.common_of(node, name);
         self.insert(lowered, common, operands, &outputs, tensors)?;
