@@ -8,7 +8,7 @@ use flopwise::query::open_model;
 use std::path::Path;
 
 /// (bindings, MACs) at two bindings each.
-type Truth = &'static [(&'static [(&'static str, i128)], u128)];
+type Truth<'t> = &'t [(&'t [(&'t str, i128)], u128)];
 
 #[track_caller]
 fn check_graph(graph: &flopwise::graph::Graph, parameters: u128, truth: Truth) {
