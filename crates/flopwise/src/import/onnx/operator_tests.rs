@@ -284,6 +284,12 @@ fn lengths_left_open_do_not_stand_in_the_way() {
     check_types(18, "in x:f[4,3]; y,z,u = Split(x) num_outputs=3; out u", "fp32[0, 3]");
 }
 
+#[test]
+fn windows_that_no_model_has_are_refused() {
+    let wide = format!("in x:f[1,3,4,4]; y = LRN(x) size={}; out y", i64::MAX);
+    check_opset(13, &wide, "opaque: its window is 9223372036854775807 channels wide");
+}
+
 /// Dealt with before rules are asked, or in files of their own.
 fn is_elsewhere(operator: &str) -> bool {
     operator.contains("Sequence")

@@ -21,8 +21,13 @@ pub(super) fn plan(call: &Call) -> Option<Plan> {
         "LayerNormalization" => trailing_norm(call, |axes| Normalization::Layer { axes }),
         "RMSNormalization" => trailing_norm(call, |axes| Normalization::Rms { axes }),
         "LRN" => {
-            let size = call.int("size").unwrap_or(1);
-            one(Op::Normalization(Normalization::LocalResponse { size }), &[0])
+            // No model has more channels.
+            match call.int("size").unwrap_or(1) {
+                size @ 1..=0x10_0000 => {
+                    one(Op::Normalization(Normalization::LocalResponse { size }), &[0])
+                }
+                size => Err(format!("its window is {size} channels wide")),
+            }
         }
         "LpNormalization" => lp_norm(call),
         "Softmax" | "LogSoftmax" => softmax(call),
