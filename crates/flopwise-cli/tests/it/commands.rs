@@ -53,6 +53,42 @@ fn count_json_holds_what_the_documents_promise() {
 }
 
 #[test]
+fn count_prints_what_another_tool_prints_and_why() {
+    let ran = flopwise(&["count", "vit_b_16", "--convention", "fvcore", "--explain"]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
+    insta::assert_snapshot!(ran.stdout);
+    let all = flopwise(&["count", "resnet50", "--convention", "all"]);
+    assert_eq!((all.code, all.stderr.as_str()), (0, ""));
+    insta::assert_snapshot!(all.stdout);
+}
+
+#[test]
+fn a_convention_in_json_holds_what_the_documents_promise() {
+    let one = json(&["count", "resnet50", "--convention", "fvcore", "--json"]);
+    assert_eq!((&one["schema"], &one["kind"]), (&1.into(), &"convention".into()));
+    let one = &one["convention"];
+    assert_eq!((&one["name"], &one["unit"]), (&"fvcore".into(), &"MACs".into()));
+    assert_eq!(one["total"], 4_111_512_576u64);
+    assert_eq!(one["ours"], 4_089_184_256u64);
+    assert_eq!(one["lines"][0]["reason"], "batch_norm: 2 per element");
+    assert_eq!(one["lines"][0]["amount"], 22_227_968);
+    assert_eq!(one["lines"][0]["nodes"], 53);
+    let all = json(&["count", "resnet50", "--convention", "all", "--json"]);
+    let names = all["conventions"].as_array().unwrap().iter().map(|row| row["name"].as_str());
+    let names: Vec<&str> = names.map(Option::unwrap).collect();
+    assert!(["thop", "torchinfo", "6n", "megatron"].iter().all(|name| names.contains(name)));
+}
+
+#[test]
+fn an_unknown_convention_is_refused_with_the_names() {
+    let ran = flopwise(&["count", "resnet50", "--convention", "flops"]);
+    assert_eq!(ran.code, 2);
+    assert!(ran.stderr.contains("fvcore") && ran.stderr.contains("megatron"), "{}", ran.stderr);
+    let copy = json(&["count", "resnet50", "--convention", "calflops", "--json"]);
+    assert_eq!(copy["convention"]["name"], "deepspeed");
+}
+
+#[test]
 fn what_is_assumed_is_said() {
     let count = json(&["count", "gpt2", "--json"]);
     assert_eq!(count["assumed"], serde_json::json!(["batch", "seq"]));

@@ -2,6 +2,7 @@
 
 mod masks;
 mod memory;
+mod conventions;
 mod onnx;
 mod onnx_node_tests;
 mod onnxruntime;

@@ -97,7 +97,7 @@ fn product(site: &Site) -> Option<Vec<Term>> {
             let macs = &site.input_elements(0) * &site.last(1);
             Some(vec![Term::products("torch.matmul", rule, &macs * &Dim::from(2))])
         }
-        (Op::MatMul(_), "addmm" | "baddbmm") => Some(vec![
+        (Op::MatMul(_), "addmm" | "baddbmm") if site.is_replaced_addmm() => Some(vec![
             Term::products("torch.addmm", "2 x multiply-accumulates", flops()),
             Term::beside("torch.addmm", "elements of the addend", site.input_elements(2)),
         ]),

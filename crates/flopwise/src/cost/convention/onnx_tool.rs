@@ -19,7 +19,7 @@ pub(super) fn tally(seen: &Seen) -> Result<Tally, String> {
     }
     let unknown = seen.sites().find(|site| is_unknown(site));
     if let Some(site) = unknown {
-        return Err(format!("it has no shape rule for the operator {}", site.node.operator));
+        return Err(format!("its rule for the operator {} is not known", site.node.operator));
     }
     let mut tally = Tally::of_nodes(seen, node);
     tally.remarks.push(
@@ -30,10 +30,16 @@ pub(super) fn tally(seen: &Seen) -> Result<Tally, String> {
     Ok(tally)
 }
 
-/// Operators that it stops at, or that are functions here.
+/// Operators of which a total must not be made up: those with products that it has no rule for, or
+/// a rule that is not given here.
 fn is_unknown(site: &Site) -> bool {
     let operator = &*site.node.operator;
-    operator.contains('.') || matches!(operator, "Attention" | "RotaryEmbedding" | "Loop" | "Scan")
+    let is_known = matches!(
+        operator,
+        "MatMul" | "Gemm" | "MatMulInteger" | "Einsum" | "Conv" | "ConvInteger" | "ConvTranspose"
+    );
+    let has_products = products(site) != Dim::ZERO;
+    (has_products && !is_known) || matches!(site.node.op, Op::Opaque { .. })
 }
 
 fn node(site: &Site) -> Verdict {

@@ -229,7 +229,7 @@ fn function(site: &Site) -> Vec<Term> {
             let amount = &input() * &site.last(1);
             vec![Term::products("torch.bmm", "elements of the left matrix x columns", amount)]
         }
-        (Op::MatMul(_), "addmm" | "baddbmm") => vec![
+        (Op::MatMul(_), "addmm" | "baddbmm") if site.is_replaced_addmm() => vec![
             Term::products("torch.addmm", "multiply-accumulates", products(site)),
             Term::beside("torch.addmm", "elements of the addend", site.input_elements(2)),
         ],

@@ -176,6 +176,12 @@ impl<'g> Site<'g> {
         self.quotes(" @ ") || (self.class == Some(SWIN_V2) && is_of_scores())
     }
 
+    /// Whether an `addmm` or `baddbmm` goes through a function that profilers replace:
+    /// `torch.addmm`, `x.addmm` and `torch.baddbmm`, not `x.baddbmm`.
+    pub(super) fn is_replaced_addmm(&self) -> bool {
+        self.base == "addmm" || self.nn_class().is_some() || self.quotes("torch.baddbmm(")
+    }
+
     /// Whether it was written as a call, `torch.NAME(..)` or `x.NAME(..)`, and not as a sign between
     /// operands.
     pub(super) fn is_call(&self, name: &str) -> bool {

@@ -95,3 +95,39 @@ impl AxisSizes {
         each.sum()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goes through all pairs.
+    fn slow(axis: &AxisSizes, positions: i128, length: i128, before: i128) -> i128 {
+        let hits = |position: i128| {
+            let place = |element: i128| position * axis.stride + element * axis.dilation - before;
+            (0..axis.kernel).filter(|element| (0..length).contains(&place(*element))).count()
+        };
+        (0..positions).map(|position| i128::try_from(hits(position)).unwrap()).sum()
+    }
+
+    #[test]
+    fn pairs_are_those_on_the_input() {
+        for (input, kernel, stride, dilation, before) in [
+            (4, 3, 1, 1, 1),
+            (7, 3, 2, 1, 1),
+            (224, 7, 2, 1, 3),
+            (9, 5, 3, 2, 4),
+            (2, 5, 1, 1, 2),
+            (5, 1, 4, 1, 0),
+        ] {
+            let output = (input + 2 * before - dilation * (kernel - 1) - 1) / stride + 1;
+            let axis = AxisSizes { input, kernel, output, stride, dilation };
+            let pairs = axis.pairs(output, input, before);
+            assert_eq!(pairs, slow(&axis, output, input, before), "{input} {kernel}");
+            let back = axis.pairs(input, output, before);
+            assert_eq!(back, slow(&axis, input, output, before), "transposed {input} {kernel}");
+        }
+        // A kernel of 3 on 4 with one around: 2 + 3 + 3 + 2.
+        let axis = AxisSizes { input: 4, kernel: 3, output: 4, stride: 1, dilation: 1 };
+        assert_eq!(axis.pairs(4, 4, 1), 10);
+    }
+}
