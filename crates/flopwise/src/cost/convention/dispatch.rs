@@ -19,10 +19,10 @@ const NO_PRODUCT: &str = "it counts products and convolutions only";
 
 /// FLOPs of one forward pass.
 pub(super) fn flop_counter(seen: &Seen) -> Tally {
-    let mut tally = Tally::of_nodes(seen, |site| flop_counter_node(site));
+    let mut tally = Tally::of_nodes(seen, flop_counter_node);
     if seen.has_fused() {
         let slow = seen.without_fusion();
-        let slow = Tally::of_nodes(&slow, |site| flop_counter_node(site));
+        let slow = Tally::of_nodes(&slow, flop_counter_node);
         let name = "with torch.backends.mha.set_fastpath_enabled(False), or with gradients";
         tally.also.push((name.to_owned(), slow.total(seen.graph)));
     }
