@@ -56,10 +56,14 @@ fn count_json_holds_what_the_documents_promise() {
 fn count_prints_what_another_tool_prints_and_why() {
     let ran = flopwise(&["count", "vit_b_16", "--convention", "fvcore", "--explain"]);
     assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
-    insta::assert_snapshot!(ran.stdout);
+    for part in ["11,290,036,992", "17,563,828,224", "How it comes about", "Why they differ"] {
+        assert!(ran.stdout.contains(part), "{part} in\n{}", ran.stdout);
+    }
     let all = flopwise(&["count", "resnet50", "--convention", "all"]);
     assert_eq!((all.code, all.stderr.as_str()), (0, ""));
-    insta::assert_snapshot!(all.stdout);
+    for part in ["4,111,512,576", "4,133,742,592", "onnx-tool", "megatron"] {
+        assert!(all.stdout.contains(part), "{part} in\n{}", all.stdout);
+    }
 }
 
 #[test]
