@@ -284,7 +284,7 @@ fn check_quick(model: &ModelProto, expected: &str) {
     let answer = summary(import_model(model));
     assert!(answer.contains(expected), "{answer}");
     assert!(answer.lines().count() == 1);
-    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
 }
 
 #[test]

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 /// Nodes gone through in bodies of functions, loops and branches, in one file. A body is gone
 /// through once for each call, so that 60 functions that call each other twice would take 2^60.
-const MAX_BODY_NODES: usize = 200_000;
+const MAX_BODY_NODES: usize = 100_000;
 /// Bytes of names in those bodies.
 const MAX_BODY_BYTES: usize = 256 << 20;
 /// Bytes of functions kept with the attributes of a call put in.
