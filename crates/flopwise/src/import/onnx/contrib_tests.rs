@@ -21,9 +21,9 @@ fn import(lines: &str, domain: &str) -> Graph {
 #[track_caller]
 fn check_in(domain: &str, lines: &str, expected: &str) {
     let graph = import(lines, domain);
-    let opaque = graph.nodes.iter().find_map(|node| match &node.op {
-        Op::Opaque { reason, .. } => Some(reason.clone()),
-        _ => None,
+    let opaque = graph.nodes.iter().find_map(|node| {
+        let Op::Opaque { reason, .. } = &node.op else { return None };
+        Some(reason.clone())
     });
     let found = graph.tensor(graph.outputs[0]).tensor_type.as_ref();
     let found = found.map_or("?".to_owned(), |t| format!("{} {}", t.shape, t.format.name));

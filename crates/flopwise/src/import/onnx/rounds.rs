@@ -309,7 +309,7 @@ impl<'a> Walk<'a> {
                 Entry::Tensor(Some(known)) if known.shape.rank() == 1 => {
                     Value::new(Format::INT64, vec![1], vec![round])
                 }
-                _ => Some(Value::scalar(Format::INT64, round)),
+                Entry::Tensor(_) | Entry::Value(_) => Some(Value::scalar(Format::INT64, round)),
             };
             let Some(round) = round else { return Ok(false) };
             let round = Wire::of_value(&body.input[0].name, round);

@@ -25,6 +25,16 @@ pub(super) struct Many {
     pub(super) length: Dim,
 }
 
+/// The pieces of an axis.
+struct Cut {
+    /// The length of each, where all are known.
+    sizes: Option<Vec<Dim>>,
+    /// What is known of the length of any of them.
+    piece: Dim,
+    /// How many there are.
+    length: Dim,
+}
+
 /// What a declared type is, behind optionals.
 enum Declared<'t> {
     Tensor(&'t TypeProto),
@@ -306,41 +316,8 @@ impl<'a> Walk<'a> {
         };
         let whole = self.tensor_type(source).expect("its rank is known").clone();
         let total = whole.shape.0[axis].clone();
-        let value = split.map(|split| self.wires[split].value.clone());
-        // Sizes of the pieces, or how many there are of which size.
-        let (sizes, piece, length) = match value {
-            None => (None, Dim::ONE, total.clone()),
-            Some(Some(value)) if value.shape.is_empty() => {
-                let Some(piece) = value.dims().map(|dims| dims[0].clone()) else {
-                    return Ok(false);
-                };
-                if piece.is_at_most(&Dim::ZERO) != Some(false) {
-                    return Ok(false);
-                }
-                let is_even = total.modulo(&piece) == Dim::ZERO;
-                let length = total.ceil_div(&piece);
-                let open = |walk: &mut Walk<'a>| {
-                    walk.open(&format!("{output}.dim{axis}"), Some(piece.clone()), output)
-                };
-                let common = if is_even { piece.clone() } else { open(self) };
-                (pieces(&total, &piece), common, length)
-            }
-            Some(Some(value)) => {
-                let Some(sizes) = value.dims() else { return Ok(false) };
-                let length = Dim::from(sizes.len() as u128);
-                let open = self.open(&format!("{output}.dim{axis}"), Some(total.clone()), output);
-                (Some(sizes), open, length)
-            }
-            Some(None) => {
-                let piece = self.open(&format!("{output}.dim{axis}"), Some(total.clone()), output);
-                let known = split.and_then(|split| self.tensor_type(split)).cloned();
-                let lengths = known.map(|known| known.shape.0);
-                let length = match lengths.as_deref() {
-                    Some([length]) => length.clone(),
-                    _ => self.open(&format!("{output}.length"), Some(total.clone()), output),
-                };
-                (None, piece, length)
-            }
+        let Some(Cut { sizes, piece, length }) = self.cut(output, axis, &total, split) else {
+            return Ok(false);
         };
         let n_pieces = length.as_constant().and_then(|length| usize::try_from(length).ok());
         let sizes = sizes.or_else(|| {
@@ -373,6 +350,51 @@ impl<'a> Walk<'a> {
         }
         self.list(output, members)?;
         Ok(true)
+    }
+
+    /// Into which pieces an axis of so many elements is cut; `None` for sizes that cannot be.
+    fn cut(
+        &mut self,
+        output: &'a str,
+        axis: usize,
+        total: &Dim,
+        split: Option<usize>,
+    ) -> Option<Cut> {
+        let value = split.map(|split| self.wires[split].value.clone());
+        // Sizes of the pieces, or how many there are of which size.
+        let (sizes, piece, length) = match value {
+            None => (None, Dim::ONE, total.clone()),
+            Some(Some(value)) if value.shape.is_empty() => {
+                let piece = value.dims()?.first()?.clone();
+                if piece.is_at_most(&Dim::ZERO) != Some(false) {
+                    return None;
+                }
+                let is_even = total.modulo(&piece) == Dim::ZERO;
+                let length = total.ceil_div(&piece);
+                let open = |walk: &mut Walk<'a>| {
+                    walk.open(&format!("{output}.dim{axis}"), Some(piece.clone()), output)
+                };
+                let common = if is_even { piece.clone() } else { open(self) };
+                (pieces(total, &piece), common, length)
+            }
+            Some(Some(value)) => {
+                let sizes = value.dims()?;
+                let length = Dim::from(sizes.len() as u128);
+                let open = self.open(&format!("{output}.dim{axis}"), Some(total.clone()), output);
+                (Some(sizes), open, length)
+            }
+            Some(None) => {
+                let piece = self.open(&format!("{output}.dim{axis}"), Some(total.clone()), output);
+                let known = split.and_then(|split| self.tensor_type(split)).cloned();
+                let lengths = known.map(|known| known.shape.0);
+                let length = match lengths.as_deref() {
+                    Some([length]) => length.clone(),
+                    _ => self.open(&format!("{output}.length"), Some(total.clone()), output),
+                };
+                (None, piece, length)
+            }
+        };
+        Some(Cut { sizes, piece, length })
     }
 
     /// <https://onnx.ai/onnx/operators/onnx__ConcatFromSequence.html>
