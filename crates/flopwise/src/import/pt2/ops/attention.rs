@@ -81,7 +81,7 @@ impl Aten<'_, '_, '_> {
         let left = edge("window_size_left", 0);
         let right = if is_causal { Some(Dim::ZERO) } else { edge("window_size_right", 1) };
         let is_open = left.is_none() && right.is_none();
-        (!is_open).then(|| Mask::Band(Band { left, right, offset: Dim::ZERO }))
+        (!is_open).then_some(Mask::Band(Band { left, right, offset: Dim::ZERO }))
     }
 
     /// The fast path of `nn.MultiheadAttention`: one product for query, key and value, or one

@@ -35,6 +35,15 @@ impl Aten<'_, '_, '_> {
                 let repeats = call.dims("repeats").or_else(|| call.dims("dims"));
                 one(Op::Tile { repeats: repeats.ok_or("the repeats are missing")? }, &[input()?])
             }
+            _ => return Ok(None),
+        }?))
+    }
+
+    /// Elements picked by indices or conditions.
+    pub(super) fn picks(&self, base: &str) -> Family {
+        let call = self.call;
+        let input = || call.tensor("self");
+        Ok(Some(match base {
             "index_select" => {
                 let source = input()?;
                 let axis = self.axis("dim", source, 0)?;
@@ -61,6 +70,14 @@ impl Aten<'_, '_, '_> {
                 one(Op::Elementwise(Function::Select), &self.given(&names))
             }
             "tril" | "triu" => one(Op::Elementwise(Function::Select), &[input()?]),
+            _ => return Ok(None),
+        }?))
+    }
+
+    /// Results that no operand is copied to: constants, ranges, random numbers.
+    pub(super) fn fills(&self, base: &str) -> Family {
+        let call = self.call;
+        Ok(Some(match base {
             "arange"
             | "range"
             | "iota"

@@ -47,6 +47,14 @@ impl Aten<'_, '_, '_> {
             "_weight_norm" | "_weight_norm_interface" => self.weight_norm(),
             "renorm" => self.renorm(),
             "_embedding_bag" | "_embedding_bag_forward_only" | "embedding_bag" => self.bag(),
+            _ => return Ok(None),
+        }?))
+    }
+
+    /// Windows and samples of images.
+    pub(super) fn windowed_layers(&self, base: &str) -> Family {
+        let call = self.call;
+        Ok(Some(match base {
             "grid_sampler" | "grid_sampler_2d" | "grid_sampler_3d" => self.grid_sample(),
             "affine_grid_generator" => self.affine_grid(),
             "im2col" => self.windows(),

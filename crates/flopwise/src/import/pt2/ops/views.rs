@@ -9,7 +9,6 @@ use crate::graph::{Dim, Op, Range, Storage, TensorId, axis_of};
 impl Aten<'_, '_, '_> {
     /// The same bytes under another shape or other strides.
     pub(super) fn views(&self, base: &str) -> Family {
-        let view = Storage::View;
         Ok(Some(match base {
             "view" | "reshape" | "_unsafe_view" | "flatten" | "unflatten" | "squeeze"
             | "unsqueeze" | "view_as" | "reshape_as" | "ravel" | "atleast_1d" | "atleast_2d"
@@ -56,6 +55,14 @@ impl Aten<'_, '_, '_> {
             "permute" | "transpose" | "swapaxes" | "swapdims" | "t" | "numpy_T" | "mT"
             | "movedim" | "moveaxis" | "permute_copy" | "matrix_H" | "mH" | "adjoint"
             | "t_copy" | "transpose_copy" | "numpy_t" => self.transpose(base),
+            _ => return Ok(None),
+        }?))
+    }
+
+    /// Parts of a tensor.
+    pub(super) fn parts(&self, base: &str) -> Family {
+        let view = Storage::View;
+        Ok(Some(match base {
             "slice" | "narrow" | "slice_copy" | "narrow_copy" => {
                 let (op, input) = self.slice(base)?;
                 one(op, &[input])
