@@ -65,7 +65,7 @@ pub fn memory(graph: &Graph, bindings: &Bindings) -> Result<Memory, Error> {
 
 /// For each tensor the one whose bytes it looks at: itself, unless a view or an operator in place
 /// made it.
-fn owners(graph: &Graph) -> Vec<TensorId> {
+pub(super) fn owners(graph: &Graph) -> Vec<TensorId> {
     let mut owner: Vec<TensorId> = (0..graph.tensors.len()).map(TensorId).collect();
     let shares = |node: &&Node| node.op.is_view() || node.in_place;
     for node in graph.nodes.iter().filter(shares) {

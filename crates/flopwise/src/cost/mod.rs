@@ -8,6 +8,7 @@
 //! Not here: machines and time (see [`crate::estimate`]).
 
 mod attention;
+mod backward;
 mod choice;
 pub mod convention;
 mod convolution;
@@ -18,18 +19,25 @@ mod matmul;
 mod memory;
 mod movement;
 mod normalization;
+mod optimizer;
 mod recurrent;
 mod reduction;
 #[cfg(test)]
 mod tests;
 mod totals;
+mod train;
 mod weights;
 
 pub use choice::take_costliest;
 pub use explain::{Derivation, derive};
 pub use masking::{CONTEXT, Masking, Pass, Seen, apply_masking};
 pub use memory::{Memory, memory};
+pub use optimizer::{Optimizer, StepCounts, step};
 pub use totals::{BoundWork, Counts, Stored};
+pub use train::{
+    BoundTraining, Lora, NodeGradient, NodeTraining, Patterns, Recompute, SavedTensor, TrainSetup,
+    Training, TrainingCounts, add_lora, seeds, select, training,
+};
 pub use weights::{WeightFormat, store_weights};
 
 use crate::graph::{Dim, Graph, Node, NodeId, Op, Positions, Role, TensorId, TensorType};

@@ -41,3 +41,18 @@ fn rows_over(lengths: &[Dim], axes: usize) -> Result<Dim, String> {
     let leading = lengths.len().checked_sub(axes).ok_or("a norm over more axes than there are")?;
     Ok(Dim::product(&lengths[..leading]))
 }
+
+/// How many groups of elements share statistics; none for local response norms.
+pub(super) fn rows(op: Normalization, operands: &Operands) -> Result<Dim, String> {
+    let input = &operands.input(0)?.shape.0;
+    let channels = || input.get(1).cloned().ok_or("a norm over channels needs two axes");
+    Ok(match op {
+        Normalization::Batch => channels()?,
+        Normalization::Layer { axes } | Normalization::Rms { axes } => rows_over(input, axes)?,
+        Normalization::Group { groups } => {
+            let per_sample = if groups == 0 { channels()? } else { Dim::from(groups) };
+            input.first().unwrap_or(&Dim::ONE) * &per_sample
+        }
+        Normalization::LocalResponse { .. } => Dim::ZERO,
+    })
+}

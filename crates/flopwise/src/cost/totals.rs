@@ -129,7 +129,11 @@ impl Work {
     }
 }
 
-fn bind_cost(cost: &Cost, parameters: &Dim, bindings: &Bindings) -> Result<Counts, Error> {
+pub(super) fn bind_cost(
+    cost: &Cost,
+    parameters: &Dim,
+    bindings: &Bindings,
+) -> Result<Counts, Error> {
     let value = |formula: &Count| count(&formula.0, bindings);
     Ok(Counts {
         macs: Macs(value(&cost.macs)?),

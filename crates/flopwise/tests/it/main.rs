@@ -1,8 +1,9 @@
 //! The integration tests, one binary.
 
+mod backward;
+mod conventions;
 mod masks;
 mod memory;
-mod conventions;
 mod onnx;
 mod onnx_node_tests;
 mod onnxruntime;
