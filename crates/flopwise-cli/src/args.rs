@@ -4,7 +4,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 use flopwise::cost::convention::Convention;
-use flopwise::cost::{Masking, Pass, Seen, WeightFormat};
+use flopwise::cost::{Lora, Masking, Optimizer, Pass, Patterns, Recompute, Seen, WeightFormat};
 use flopwise::graph::Positions;
 use flopwise::query::Conventions;
 use flopwise::report::Grouping;
@@ -133,7 +133,7 @@ pub(crate) struct MaskingChoice {
     /// Lengths of sequences packed one behind the other, none of which sees another
     #[arg(long, value_name = "N,N,..", value_delimiter = ',', value_parser = count)]
     pub(crate) packed: Vec<u64>,
-    /// One whole pass (training, prompt), or one token decoded with a KV cache (--bind context=N)
+    /// One forward pass, one token decoded with a KV cache (--bind context=N), or one training step
     #[arg(long, value_enum, default_value_t = Mode::Forward)]
     pub(crate) mode: Mode,
 }
@@ -141,7 +141,7 @@ pub(crate) struct MaskingChoice {
 impl MaskingChoice {
     pub(crate) fn masking(&self) -> Masking {
         let pass = match self.mode {
-            Mode::Forward => Pass::Whole,
+            Mode::Forward | Mode::Train => Pass::Whole,
             Mode::Decode => Pass::Decode,
         };
         Masking { seen: self.attention, packed: self.packed.clone(), pass }
@@ -171,6 +171,8 @@ pub(crate) enum Mode {
     Forward,
     /// One token more, against a KV cache
     Decode,
+    /// One training step: forward, backward and the optimiser's update
+    Train,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -179,6 +181,7 @@ Examples:
   flopwise count resnet50.onnx                 totals, and rows by kind of operator
   flopwise count gpt2 --bind batch=8,seq=512   at these sizes
   flopwise count gpt2 --formula                MACs and bytes in the model's symbols
+  flopwise count gpt2 --mode train --lora r=16,targets=q,v   one training step
   flopwise count vit_b_16 --by module          a tree of modules (also op, line, node)
   flopwise count gpt2 --versus gpt2 --versus-bind seq=1024   two sizes side by side
   flopwise count gpt2 --sweep seq=64..1k       how it grows
@@ -220,6 +223,45 @@ pub(crate) struct CountArgs {
     /// Draw the sweep
     #[arg(long, value_name = "FILE", requires = "sweep")]
     pub(crate) svg: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) train: TrainChoice,
+}
+
+/// What is trained, and how.
+#[derive(Debug, ClapArgs)]
+#[command(next_help_heading = "With --mode train")]
+pub(crate) struct TrainChoice {
+    /// Train only parameters with these names: `layer4.*,fc.*`, `!*.bias` for all others
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) train_only: Option<Patterns>,
+    /// Do not train parameters with these names
+    #[arg(long, value_name = "PATTERN")]
+    pub(crate) freeze: Option<Patterns>,
+    /// Train low-rank adapters on these linear layers instead: `r=16,targets=q,v`
+    #[arg(long, value_name = "SPEC")]
+    pub(crate) lora: Option<Lora>,
+    /// Results that the loss is made of [default: all]
+    #[arg(long, value_name = "RESULT", value_delimiter = ',')]
+    pub(crate) loss: Vec<String>,
+    /// Computed again instead of kept: none, selective (attention), full, blocks=N (every Nth)
+    #[arg(long, value_name = "WHAT")]
+    pub(crate) recompute: Option<Recompute>,
+    /// none, sgd, momentum, adam, adamw, adam8bit, adafactor, lion or muon [default: adamw]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) optimizer: Option<Optimizer>,
+}
+
+impl TrainChoice {
+    /// Whether anything was typed that only training knows.
+    pub(crate) fn is_given(&self) -> bool {
+        let TrainChoice { train_only, freeze, lora, loss, recompute, optimizer } = self;
+        train_only.is_some()
+            || freeze.is_some()
+            || lora.is_some()
+            || !loss.is_empty()
+            || recompute.is_some()
+            || optimizer.is_some()
+    }
 }
 
 /// What can be typed after `--convention`.

@@ -9,19 +9,22 @@ mod explain;
 mod matmul;
 mod number;
 mod sweep;
+mod training;
 mod versus;
 
 pub use convention::Conventions;
 pub use matmul::MatmulQuery;
 pub use number::NumberQuery;
 pub use sweep::SweepQuery;
+pub use training::TrainQuery;
 
 use crate::arch;
 use crate::cost::{self, BoundWork, CONTEXT, Counts, Masking, Pass, WeightFormat, Work};
 use crate::error::Error;
 use crate::estimate::{self, Bound, Estimate, Setup};
 use crate::graph::{
-    Bindings, Dim, Graph, Kind, Mask, Node, Op, Positions, ROUNDS, Symbol, TensorId, TensorType,
+    Bindings, Dim, Graph, Kind, Mask, Node, NodeId, Op, Positions, ROUNDS, Symbol, TensorId,
+    TensorType,
 };
 use crate::import;
 use crate::machine::Profile;
@@ -59,6 +62,10 @@ pub enum Query {
     Sweep(SweepQuery),
     /// What other tools print for it, and why; with the working or without.
     Convention(CountQuery, Conventions, Working),
+    /// What a training step of a model costs.
+    Train(Box<TrainQuery>),
+    /// How that comes about: of a node, or of the whole model.
+    ExplainTrain(Box<TrainQuery>, Option<String>),
     /// How long it takes on a machine.
     Estimate(EstimateQuery),
     /// Model, machine and time on one page.
@@ -149,6 +156,15 @@ pub fn answer(query: &Query) -> Result<Report, Error> {
             let opened = opened(query)?;
             let compared = convention::compare(&opened, *conventions, *working);
             Ok(Report::Convention(Box::new(compared.map_err(|e| name_model(e, query))?)))
+        }
+        Query::Train(query) => {
+            let report = training::training(query).map_err(|e| name_model(e, &query.count))?;
+            Ok(Report::Training(Box::new(report)))
+        }
+        Query::ExplainTrain(query, node) => {
+            let explained = training::explain(query, node.as_deref());
+            let explained = explained.map_err(|e| name_model(e, &query.count))?;
+            Ok(Report::Explanation(Box::new(explained)))
         }
         Query::Estimate(query) => Ok(Report::Estimate(Box::new(on_machine(query)?))),
         Query::Page(query) => Ok(Report::Page(Box::new(on_machine(query)?))),
@@ -385,9 +401,17 @@ fn notes(graph: &Graph) -> Vec<Note> {
 }
 
 fn unknown_operators(graph: &Graph, work: &Work) -> Vec<Unknown> {
+    unknown_nodes(graph, work.unknown())
+}
+
+/// Those alike together.
+fn unknown_nodes<'a>(
+    graph: &Graph,
+    nodes: impl Iterator<Item = (NodeId, &'a str)>,
+) -> Vec<Unknown> {
     let mut place: HashMap<(String, String), usize> = HashMap::new();
     let mut unknown: Vec<Unknown> = Vec::new();
-    for (id, reason) in work.unknown() {
+    for (id, reason) in nodes {
         let node = &graph.nodes[id.0];
         let key = (node.operator.to_string(), reason.to_owned());
         if let Some(at) = place.get(&key) {

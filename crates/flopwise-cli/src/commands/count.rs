@@ -2,10 +2,11 @@
 
 use super::{count_query, outcome};
 use crate::Outcome;
-use crate::args::CountArgs;
+use crate::args::{CountArgs, Mode};
 use crate::output;
-use flopwise::query::{Query, SweepQuery, Working, answer};
-use flopwise::report::{Formula, Report, sweep_svg};
+use flopwise::cost::{Optimizer, Recompute};
+use flopwise::query::{Query, SweepQuery, TrainQuery, Working, answer};
+use flopwise::report::{Formula, Report, TrainingReport, sweep_svg};
 
 /// What every drawing written here holds near its beginning.
 const MARK: &str = "<!-- drawn by flopwise -->";
@@ -17,6 +18,13 @@ pub(super) fn run(args: &CountArgs) -> anyhow::Result<Outcome> {
         let report = answer(&Query::Convention(query, conventions, working))?;
         output::print(&report, args.choice.json)?;
         return Ok(Outcome::Yes);
+    }
+    match args.choice.masking.mode {
+        Mode::Train => return train(args),
+        Mode::Forward | Mode::Decode if args.train.is_given() => {
+            anyhow::bail!("what is trained, and how, needs --mode train");
+        }
+        Mode::Forward | Mode::Decode => {}
     }
     if let Some(node) = &args.explain {
         let query = count_query(&args.choice, args.by.grouping());
@@ -75,6 +83,46 @@ fn sweep(args: &CountArgs, symbol: &str, values: &[i128]) -> anyhow::Result<Outc
     }
     let is_no = args.choice.strict && sweep.is_lower_bound;
     Ok(if is_no { Outcome::No } else { Outcome::Yes })
+}
+
+fn train(args: &CountArgs) -> anyhow::Result<Outcome> {
+    let choice = &args.train;
+    let query = Box::new(TrainQuery {
+        count: count_query(&args.choice, args.by.grouping()),
+        train_only: choice.train_only.clone(),
+        freeze: choice.freeze.clone(),
+        lora: choice.lora.clone(),
+        loss: choice.loss.clone(),
+        recompute: choice.recompute.unwrap_or(Recompute::Nothing),
+        optimizer: choice.optimizer.unwrap_or(Optimizer::AdamW),
+    });
+    if let Some(node) = &args.explain {
+        let report = answer(&Query::ExplainTrain(query, node.clone()))?;
+        output::print(&report, args.choice.json)?;
+        return Ok(Outcome::Yes);
+    }
+    let report = answer(&Query::Train(query))?;
+    let Report::Training(trained) = &report else {
+        unreachable!("a training query has a training report")
+    };
+    if args.formula {
+        output::write_stdout(&training_formulas(trained))?;
+    } else {
+        output::print(&report, args.choice.json)?;
+    }
+    let is_refused = args.choice.strict && trained.is_lower_bound;
+    Ok(if is_refused { Outcome::No } else { Outcome::Yes })
+}
+
+fn training_formulas(report: &TrainingReport) -> String {
+    let relation = if report.is_lower_bound { ">=" } else { "=" };
+    let formula = &report.formula;
+    let lines = [
+        ("model FLOPs", &formula.model_flops),
+        ("hardware FLOPs", &formula.hardware_flops),
+        ("saved bytes", &formula.saved_bytes),
+    ];
+    lines.map(|(name, formula)| format!("{name:<18} {relation} {formula}\n")).concat()
 }
 
 fn formulas(formula: &Formula, is_lower_bound: bool) -> String {

@@ -40,7 +40,7 @@ pub(super) fn explain(opened: &Opened, name: Option<&str>) -> Result<Explanation
 }
 
 /// A node by its own name, by its module's, or by an output's.
-fn find(graph: &Graph, name: &str) -> Result<NodeId, Error> {
+pub(super) fn find(graph: &Graph, name: &str) -> Result<NodeId, Error> {
     let gives =
         |node: &crate::graph::Node| node.outputs.iter().any(|id| graph.tensor(*id).name == name);
     let by_name = graph.nodes.iter().position(|node| node.name == name);
@@ -52,7 +52,7 @@ fn find(graph: &Graph, name: &str) -> Result<NodeId, Error> {
     })
 }
 
-fn operands(graph: &Graph, id: NodeId) -> Vec<String> {
+pub(super) fn operands(graph: &Graph, id: NodeId) -> Vec<String> {
     let node = &graph.nodes[id.0];
     let describe = |verb: &str, tensor: &Tensor| {
         let known = tensor.tensor_type.as_ref();
@@ -71,7 +71,12 @@ fn operands(graph: &Graph, id: NodeId) -> Vec<String> {
     reads.chain(gives).collect()
 }
 
-fn node_steps(graph: &Graph, work: &Work, id: NodeId, bindings: &Bindings) -> Vec<ExplainedStep> {
+pub(super) fn node_steps(
+    graph: &Graph,
+    work: &Work,
+    id: NodeId,
+    bindings: &Bindings,
+) -> Vec<ExplainedStep> {
     let steps = cost::derive(graph, &work.nodes[id.0]).into_iter().map(|derivation| {
         let words: Vec<&str> = derivation.factors.iter().map(|(words, _)| *words).collect();
         let factors: Vec<String> = match derivation.factors.as_slice() {
@@ -91,12 +96,12 @@ fn node_steps(graph: &Graph, work: &Work, id: NodeId, bindings: &Bindings) -> Ve
 }
 
 /// A sum needs brackets beside a multiplication sign.
-fn parenthesised(dim: &Dim) -> String {
+pub(super) fn parenthesised(dim: &Dim) -> String {
     let text = dim.to_string();
     if text.contains(' ') && !text.ends_with(')') { format!("({text})") } else { text }
 }
 
-fn value(dim: &Dim, bindings: &Bindings) -> Option<u128> {
+pub(super) fn value(dim: &Dim, bindings: &Bindings) -> Option<u128> {
     bindings.evaluate(dim).ok().and_then(|value| u128::try_from(value).ok())
 }
 

@@ -29,6 +29,7 @@ pub fn json(report: &Report) -> String {
         Report::Number(report) => serde_json::to_string(&super::number::wire(report)),
         Report::Matmul(report) => serde_json::to_string(&super::matmul::wire(report)),
         Report::Formats(report) => serde_json::to_string(&super::formats::wire(report)),
+        Report::Training(report) => serde_json::to_string(&super::training::wire(report)),
         Report::Tensors(report) => serde_json::to_string(&super::tensors::wire(report)),
     };
     let mut text = written.expect("every field has a JSON form");
@@ -67,7 +68,7 @@ struct TensorJson<'a> {
 }
 
 #[derive(Serialize)]
-struct SymbolJson<'a> {
+pub(super) struct SymbolJson<'a> {
     name: &'a str,
     aliases: &'a [String],
     min: i128,
@@ -92,7 +93,7 @@ struct TotalsJson {
 }
 
 #[derive(Serialize)]
-struct UnknownJson<'a> {
+pub(super) struct UnknownJson<'a> {
     op: &'a str,
     node: &'a str,
     module: Option<&'a str>,
@@ -204,7 +205,7 @@ fn tensor((name, known): &(String, Option<TensorType>)) -> TensorJson<'_> {
     TensorJson { name, shape, format: known.as_ref().map(|known| known.format.to_string()) }
 }
 
-fn symbol(symbol: &crate::graph::Symbol) -> SymbolJson<'_> {
+pub(super) fn symbol(symbol: &crate::graph::Symbol) -> SymbolJson<'_> {
     SymbolJson {
         name: &symbol.name,
         aliases: &symbol.aliases,
@@ -214,7 +215,7 @@ fn symbol(symbol: &crate::graph::Symbol) -> SymbolJson<'_> {
     }
 }
 
-fn unknown(unknown: &super::Unknown) -> UnknownJson<'_> {
+pub(super) fn unknown(unknown: &super::Unknown) -> UnknownJson<'_> {
     UnknownJson {
         op: &unknown.operator,
         node: &unknown.node,

@@ -14,6 +14,7 @@ mod svg;
 mod sweep;
 mod tensors;
 mod text;
+mod training;
 mod versus;
 
 pub use convention::{
@@ -30,6 +31,9 @@ pub use svg::roofline_svg;
 pub use sweep::{SweepReport, SweepRow, sweep_svg};
 pub use tensors::{TensorRow, TensorsReport, Verdict};
 pub use text::{Paint, text};
+pub use training::{
+    TrainingCounted, TrainingFormula, TrainingNode, TrainingReport, TrainingRow, group_training,
+};
 pub use versus::{VersusReport, VersusRow, side_by_side};
 
 use crate::cost::{Counts, Stored};
@@ -69,6 +73,8 @@ pub enum Report {
     Formats(Box<FormatsReport>),
     /// What formats would do to the tensors of a file.
     Tensors(Box<TensorsReport>),
+    /// What a training step of a model costs.
+    Training(Box<TrainingReport>),
 }
 
 /// How the counts of a node, or of a whole model, come about.

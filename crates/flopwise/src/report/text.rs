@@ -19,7 +19,7 @@ pub enum Paint {
 }
 
 /// Rows of a grouped table shown; the rest is summed up in one line.
-const MAX_ROWS: usize = 30;
+pub(super) const MAX_ROWS: usize = 30;
 /// Rows of a tree shown when no depth is asked for.
 const MAX_TREE_ROWS: usize = 60;
 /// Rows of a tree shown in any case.
@@ -55,6 +55,7 @@ pub fn text(report: &Report, paint: Paint) -> String {
         Report::Matmul(report) => page.matmul(report),
         Report::Formats(report) => page.formats(report),
         Report::Tensors(report) => page.tensors(report),
+        Report::Training(report) => page.training(report),
     }
     page.out
 }
@@ -167,7 +168,7 @@ impl Page {
         self.fact("peak activations", &format!("{} B", exact(peak.0)), &peak.to_string());
     }
 
-    fn unknown(&mut self, unknown: &[Unknown]) {
+    pub(super) fn unknown(&mut self, unknown: &[Unknown]) {
         if unknown.is_empty() {
             return;
         }
@@ -383,7 +384,7 @@ pub(super) fn bindings(given: &BTreeMap<String, i128>, assumed: &BTreeMap<String
     }
 }
 
-fn percent(share: f64) -> String {
+pub(super) fn percent(share: f64) -> String {
     format!("{:.1} %", 100.0 * share)
 }
 
