@@ -3,8 +3,8 @@
 //! Not here: the tools' rules (see [`crate::cost::convention`]).
 
 use super::{Opened, Working, assumed_bindings, notes};
-use crate::cost::convention::{self, Convention, Figure};
-use crate::cost::{self, Work};
+use crate::cost::convention::{self, Convention, Figure, Unit};
+use crate::cost::{self, Recompute, TrainSetup, Work};
 use crate::error::Error;
 use crate::graph::{Bindings, Dim, Graph};
 use crate::report::{
@@ -35,7 +35,14 @@ pub(super) fn compare(
         Conventions::One(convention) => vec![convention],
         Conventions::All => Convention::ALL.to_vec(),
     };
-    let rows = wanted.into_iter().map(|convention| row(convention, graph, &work, &bindings));
+    let trains = |convention: &Convention| convention.unit() == Unit::TrainingFlop;
+    let training = match wanted.iter().any(trains) {
+        true => Some(training_macs(graph)?),
+        false => None,
+    };
+    let training = training.as_deref();
+    let rows =
+        wanted.into_iter().map(|convention| row(convention, graph, &work, training, &bindings));
     Ok(ConventionReport {
         model: graph.name.clone(),
         bindings: given.0.clone(),
@@ -47,8 +54,30 @@ pub(super) fn compare(
     })
 }
 
-fn row(convention: Convention, graph: &Graph, work: &Work, bindings: &Bindings) -> ConventionRow {
-    let figure = convention::figure(convention, graph, work, None, bindings);
+/// MACs of each node in forward and backward pass, all parameters trained.
+fn training_macs(graph: &Graph) -> Result<Vec<Dim>, Error> {
+    let setup = TrainSetup {
+        is_trained: cost::select(graph, None, None)?,
+        seeds: cost::seeds(graph, &[])?,
+        recompute: Recompute::Nothing,
+    };
+    let training = cost::training(graph, &setup);
+    let forward = training.forward.nodes.iter().zip(&training.nodes);
+    let macs = forward.map(|(forward, node)| {
+        let forward = forward.cost.as_ref().map_or(Dim::ZERO, |cost| cost.macs.0.clone());
+        &(&forward + &node.dgrad_macs) + &node.wgrad_macs
+    });
+    Ok(macs.collect())
+}
+
+fn row(
+    convention: Convention,
+    graph: &Graph,
+    work: &Work,
+    training: Option<&[Dim]>,
+    bindings: &Bindings,
+) -> ConventionRow {
+    let figure = convention::figure(convention, graph, work, training, bindings);
     ConventionRow { convention, figure: figure.and_then(|figure| numbers(figure, bindings)) }
 }
 
