@@ -200,6 +200,7 @@ fn an_operator_without_a_rule_makes_the_total_a_lower_bound() {
         module: None,
         line: None,
         repeat: 1i64.into(),
+        in_place: false,
         format: None,
     };
     let hole = builder.insert(hole).expect("it fits");

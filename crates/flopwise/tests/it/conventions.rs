@@ -2,8 +2,10 @@
 //! torchinfo 1.8, calflops 0.3.2, onnx-tool 1.0.1 and PyTorch 2.15 gave for the very models whose
 //! exports are counted here (`tools/convention_oracle.py`), and formulas worked out by hand.
 
+use flopwise::cost::Masking;
 use flopwise::cost::convention::Convention;
-use flopwise::query::{AttentionCount, Conventions, CountQuery, Query, Working, answer};
+use flopwise::graph::Positions;
+use flopwise::query::{Conventions, CountQuery, Query, Working, answer};
 use flopwise::report::{ConventionFigure, ConventionReport, Grouping, Report};
 use std::path::PathBuf;
 
@@ -17,7 +19,9 @@ fn asked(model: &str, bind: &[(&str, i128)], conventions: Conventions) -> Conven
         model: model.to_owned(),
         bindings: bind.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect(),
         grouping: Grouping::Kind,
-        attention: AttentionCount::Exact,
+        masking: Masking::as_file(),
+        positions: Positions::All,
+        weights: None,
     };
     let report = answer(&Query::Convention(query, conventions, Working::Hidden));
     let Report::Convention(report) = report.expect("the model is counted") else {

@@ -212,11 +212,11 @@ impl Rule {
                 super::tensor_bytes(graph, *id)
             }
         };
-        let moves_nothing = match &node.op {
-            Op::Expand { .. } | Op::Restride { .. } | Op::Slice { .. } | Op::Split { .. } => false,
-            op => op.is_view(),
-        };
-        if moves_nothing {
+        let is_cut_or_spread = matches!(
+            node.op,
+            Op::Expand { .. } | Op::Restride { .. } | Op::Slice { .. } | Op::Split { .. }
+        );
+        if node.op.is_view() && !is_cut_or_spread {
             return (Dim::ZERO, Dim::ZERO);
         }
         let results: Dim = reached.iter().map(bytes).sum();
