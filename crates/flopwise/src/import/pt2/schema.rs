@@ -30,6 +30,20 @@ pub(super) struct RangeConstraint {
     pub(super) max_val: Option<serde_json::Value>,
 }
 
+impl RangeConstraint {
+    /// Both bounds, where they are numbers.
+    pub(super) fn numbers(&self) -> [Option<i128>; 2] {
+        [&self.min_val, &self.max_val]
+            .map(|value| value.as_ref().and_then(serde_json::Value::as_i64).map(i128::from))
+    }
+}
+
+/// One node written by hand.
+#[cfg(test)]
+pub(super) fn node(json: &str) -> NodeJson<'_> {
+    serde_json::from_str(json).unwrap()
+}
+
 #[derive(Deserialize)]
 pub(super) struct GraphModule<'a> {
     #[serde(borrow)]

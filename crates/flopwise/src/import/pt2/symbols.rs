@@ -198,18 +198,14 @@ fn collect_expressions<'a>(graph: &'a GraphJson<'a>, texts: &mut BTreeSet<&'a st
 /// Lower and upper bound. PyTorch writes 2 as the lower bound of a symbol it merely did not
 /// specialise to 0 or 1, so 2 says no more than 1.
 fn bounds(range: &RangeConstraint) -> (i128, Option<i128>) {
-    let number = |value: &Option<serde_json::Value>| {
-        value.as_ref().and_then(serde_json::Value::as_i64).map(i128::from)
-    };
-    let min = number(&range.min_val).filter(|min| 2 < *min).unwrap_or(1);
-    (min, number(&range.max_val).filter(|max| *max < NO_MAXIMUM && min <= *max))
+    let [min_val, max_val] = range.numbers();
+    let min = min_val.filter(|min| 2 < *min).unwrap_or(1);
+    (min, max_val.filter(|max| *max < NO_MAXIMUM && min <= *max))
 }
 
 /// The bounds as they stand, for sizes that the data decide: those may be 0 or 1.
 fn exact_bounds(range: &RangeConstraint) -> (i128, Option<i128>) {
-    let number = |value: &Option<serde_json::Value>| {
-        value.as_ref().and_then(serde_json::Value::as_i64).map(i128::from)
-    };
-    let min = number(&range.min_val).filter(|min| 0 < *min).unwrap_or(0);
-    (min, number(&range.max_val).filter(|max| *max < NO_MAXIMUM && min <= *max))
+    let [min_val, max_val] = range.numbers();
+    let min = min_val.filter(|min| 0 < *min).unwrap_or(0);
+    (min, max_val.filter(|max| *max < NO_MAXIMUM && min <= *max))
 }

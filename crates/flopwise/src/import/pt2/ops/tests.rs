@@ -1,6 +1,6 @@
 //! Every core operator has a rule or a written reason.
 
-use super::super::schema::NodeJson;
+use super::super::schema;
 use super::*;
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ const CORE: &str = include_str!("../../../../tests/data/pt2/core_aten.txt");
 /// Why a call of this operator without any argument could not be counted.
 fn reason(target: &str) -> Option<String> {
     let json = format!(r#"{{"target": "{target}", "inputs": [], "outputs": []}}"#);
-    let node: NodeJson = serde_json::from_str(&json).unwrap();
+    let node = schema::node(&json);
     let tensors = HashMap::new();
     let call = Call { node: &node, tensors: &tensors, outputs: &[], integer: &|_| None };
     lower(&call, &Builder::new("test")).err()
