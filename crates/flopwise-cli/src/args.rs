@@ -79,7 +79,7 @@ pub(crate) enum Command {
     /// Model, machine and time on one page
     Report(ReportArgs),
     /// Count the MACs, FLOPs, parameters and bytes of a model
-    Count(CountArgs),
+    Count(Box<CountArgs>),
     /// Show what a value becomes in FP32, FP16, BF16, FP8, FP4 ..., bit by bit
     Number(NumberArgs),
     /// List the number formats, or show one: layout, range, special codes, spacing
