@@ -65,10 +65,19 @@ pub fn memory(graph: &Graph, bindings: &Bindings) -> Result<Memory, Error> {
 
 /// For each tensor the one whose bytes it looks at: itself, unless a view or an operator in place
 /// made it.
-pub(super) fn owners(graph: &Graph) -> Vec<TensorId> {
+fn owners(graph: &Graph) -> Vec<TensorId> {
+    owners_where(graph, |node| node.op.is_view() || node.in_place)
+}
+
+/// For each tensor the one that it is a view of: itself, unless a view made it. What an operator in
+/// place overwrites is another value, which may have been kept before.
+pub(super) fn viewed(graph: &Graph) -> Vec<TensorId> {
+    owners_where(graph, |node| node.op.is_view())
+}
+
+fn owners_where(graph: &Graph, shares: impl Fn(&Node) -> bool) -> Vec<TensorId> {
     let mut owner: Vec<TensorId> = (0..graph.tensors.len()).map(TensorId).collect();
-    let shares = |node: &&Node| node.op.is_view() || node.in_place;
-    for node in graph.nodes.iter().filter(shares) {
+    for node in graph.nodes.iter().filter(|node| shares(node)) {
         let Some(source) = node.inputs.first() else { continue };
         let root = owner[source.0];
         // Besides its result an operator in place may have others of its own.

@@ -9,7 +9,7 @@
 use super::Rules;
 use super::recompute::Regions;
 use crate::cost::backward::Saved;
-use crate::cost::memory::owners;
+use crate::cost::memory::viewed;
 use crate::cost::tensor_bytes;
 use crate::graph::{Dim, Graph, NodeId, Role, TensorId};
 use std::collections::HashMap;
@@ -36,7 +36,7 @@ pub(super) struct Kept {
 pub(super) fn saved(graph: &Graph, rules: &Rules, regions: &Regions) -> Kept {
     let mut keeping = Keeping {
         graph,
-        owner: owners(graph),
+        owner: viewed(graph),
         seen: HashMap::new(),
         kept: Kept {
             tensors: Vec::new(),
