@@ -25,6 +25,7 @@ mod rounds;
 mod scan;
 mod sequence;
 mod symbols;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod value;

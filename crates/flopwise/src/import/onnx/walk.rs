@@ -8,6 +8,7 @@ use super::function::{Functions, Kept};
 use super::provenance::{self, Texts};
 use super::sequence::Many;
 use super::symbols::Symbols;
+use super::tally::Tally;
 use super::value::{Scalar, Value};
 use super::wire::{GraphProto, ModelProto, NodeProto, TensorProto, TypeProto};
 use super::{fold, ops, order, weight};
@@ -18,7 +19,7 @@ use crate::graph::{
 };
 use flopwise_formats::Format;
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -105,20 +106,6 @@ pub(super) struct Walk<'a> {
     pub(super) tally: Tally,
 }
 
-/// What the notes at the end report.
-#[derive(Default)]
-pub(super) struct Tally {
-    pub(super) n_evaluated: usize,
-    /// Whether a loop may end before the rounds counted.
-    pub(super) is_loop_bounded: bool,
-    n_copies: usize,
-    n_fused_convolutions: usize,
-    wrong_lengths: Vec<String>,
-    wrong_shapes: Vec<String>,
-    /// For each parameter, the modules that read it.
-    readers: BTreeMap<TensorId, BTreeSet<Arc<str>>>,
-}
-
 fn contradicts(ruled: &TensorType, declared: &TensorType) -> bool {
     let mut pairs = ruled.shape.0.iter().zip(&declared.shape.0);
     ruled.shape.rank() != declared.shape.rank()
@@ -156,7 +143,7 @@ pub(super) fn build(
         let wire = walk.lookup(&output.name).ok_or_else(missing)?;
         outputs.push(walk.tensor(wire, "", 0)?);
     }
-    walk.report();
+    walk.tally.report(&mut walk.builder);
     Ok(walk.builder.finish(inputs, outputs))
 }
 
@@ -658,22 +645,6 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// How many parameters several modules read, and how many elements more there would be if each
-    /// module had its own. The dynamo exporter merges parameters of equal value without a trace;
-    /// a model may also share them.
-    fn shared_parameters(&self) -> (usize, Dim) {
-        let shared = self.tally.readers.iter().filter(|(_, modules)| 1 < modules.len());
-        let mut n_shared = 0;
-        let mut more = Dim::ZERO;
-        for (id, modules) in shared {
-            let elements = self.builder.get(*id).tensor_type.as_ref();
-            let elements = elements.map_or(Dim::ZERO, |found| found.shape.elements());
-            n_shared += 1;
-            more = &more + &(&elements * &Dim::from(modules.len() as u128 - 1));
-        }
-        (n_shared, more)
-    }
-
     /// Declared types of the results that the operator's rule gives no type to. Where it does, the
     /// rule is what a runtime will compute; a declared shape is a remark of the exporter, and some
     /// are wrong.
@@ -752,56 +723,5 @@ impl<'a> Walk<'a> {
             }
             _ => None,
         }
-    }
-
-    /// Tells the reader what was assumed or left out.
-    fn report(&mut self) {
-        let (n_shared, more) = self.shared_parameters();
-        let tally = std::mem::take(&mut self.tally);
-        let mut tell = |n: usize, text: &dyn Fn(&str) -> String| {
-            if 0 < n {
-                self.builder.note(text(if n == 1 { "" } else { "s" }));
-            }
-        };
-        let n = tally.n_evaluated;
-        tell(n, &|s| {
-            format!(
-                "{n} node{s} of shape arithmetic were computed while reading, and are not listed"
-            )
-        });
-        tell(usize::from(tally.is_loop_bounded), &|_| {
-            "a loop may end early; all its rounds are counted unless they are bound".to_owned()
-        });
-        let n = tally.n_copies;
-        tell(n, &|s| {
-            format!("{n} parameter{s} stored as a copy of another of equal value; each is counted")
-        });
-        tell(n_shared, &|s| {
-            format!(
-                "{n_shared} parameter{s} read by several modules, because the model shares them or \
-                 because the exporter merged equal values; each is counted once, and there are \
-                 {more} more if they are not shared"
-            )
-        });
-        let n = tally.n_fused_convolutions;
-        tell(n, &|s| {
-            format!(
-                "the exporter folded what followed {n} convolution{s} (batch normalisation) into \
-                 the weights; parameters are those in the file, the trained model has more"
-            )
-        });
-        let n = tally.wrong_lengths.len();
-        tell(n, &|s| {
-            let first = &tally.wrong_lengths[0];
-            format!("{n} stored tensor{s} not as long as the shape says; the first: {first}")
-        });
-        let n = tally.wrong_shapes.len();
-        tell(n, &|s| {
-            let first = &tally.wrong_shapes[0];
-            format!(
-                "{n} shape{s} declared in the file contradict the operators; the operators' were \
-                 taken; the first: {first}"
-            )
-        });
     }
 }
