@@ -30,7 +30,8 @@ impl<'a> Call<'_, 'a> {
     /// given, or the node's own.
     pub(super) fn wrapped(&self) -> &'a str {
         let arguments = self.node.inputs.iter().map(|argument| &argument.arg);
-        let wrapped = arguments.filter_map(|argument| argument.as_operator.as_deref()).next();
+        let wrapped =
+            arguments.filter_map(|argument| argument.as_operator().map(|name| &**name)).next();
         wrapped.unwrap_or(&self.node.target)
     }
 
@@ -46,8 +47,8 @@ impl<'a> Call<'_, 'a> {
 
     pub(super) fn optional_tensor(&self, name: &str) -> Option<TensorId> {
         let argument = self.argument(name)?;
-        let optional = argument.as_optional_tensor.as_ref().and_then(|o| o.as_tensor.as_ref());
-        let named = argument.as_tensor.as_ref().or(optional)?;
+        let optional = argument.as_optional_tensor().and_then(|o| o.as_tensor.as_ref());
+        let named = argument.as_tensor().or(optional)?;
         self.tensors.get(&*named.name).copied()
     }
 
@@ -60,10 +61,10 @@ impl<'a> Call<'_, 'a> {
     /// Which members of a list of optional tensors are there.
     pub(super) fn present(&self, name: &str) -> Vec<bool> {
         let Some(argument) = self.argument(name) else { return Vec::new() };
-        if let Some(tensors) = &argument.as_tensors {
+        if let Some(tensors) = argument.as_tensors() {
             return vec![true; tensors.len()];
         }
-        let optional = argument.as_optional_tensors.iter().flatten();
+        let optional = argument.as_optional_tensors().into_iter().flatten();
         optional.map(|member| member.as_tensor.is_some()).collect()
     }
 
@@ -81,30 +82,30 @@ impl<'a> Call<'_, 'a> {
     }
 
     pub(super) fn int(&self, name: &str) -> Option<i64> {
-        self.argument(name)?.as_int
+        self.argument(name)?.as_int().copied()
     }
 
     pub(super) fn boolean(&self, name: &str) -> Option<bool> {
-        self.argument(name)?.as_bool
+        self.argument(name)?.as_bool().copied()
     }
 
     pub(super) fn booleans(&self, name: &str) -> Option<Vec<bool>> {
-        self.argument(name)?.as_bools.clone()
+        self.argument(name)?.as_bools().cloned()
     }
 
     pub(super) fn float(&self, name: &str) -> Option<f64> {
         let argument = self.argument(name)?;
-        let float = argument.as_float.as_ref().map(super::schema::FloatJson::value);
-        float.or_else(|| argument.as_int.map(|int| int as f64))
+        let float = argument.as_float().map(super::schema::FloatJson::value);
+        float.or_else(|| argument.as_int().map(|int| *int as f64))
     }
 
     pub(super) fn string(&self, name: &str) -> Option<&'a str> {
-        self.argument(name)?.as_string.as_deref()
+        self.argument(name)?.as_string().map(|text| &**text)
     }
 
     pub(super) fn ints(&self, name: &str) -> Option<Vec<i64>> {
         let argument = self.argument(name)?;
-        argument.as_ints.clone().or_else(|| argument.as_int.map(|int| vec![int]))
+        argument.as_ints().cloned().or_else(|| argument.as_int().map(|int| vec![*int]))
     }
 
     /// One number per spatial axis; a single number stands for all.
@@ -127,14 +128,14 @@ impl<'a> Call<'_, 'a> {
     /// An integer, symbolic or not.
     pub(super) fn dim(&self, name: &str) -> Option<Dim> {
         let argument = self.argument(name)?;
-        let number = argument.as_int.map(Dim::from);
-        number.or_else(|| argument.as_sym_int.as_ref().and_then(|sym| self.sym(sym)))
+        let number = argument.as_int().copied().map(Dim::from);
+        number.or_else(|| argument.as_sym_int().and_then(|sym| self.sym(sym)))
     }
 
     /// Integers, symbolic or not.
     pub(super) fn dims(&self, name: &str) -> Option<Vec<Dim>> {
         let argument = self.argument(name)?;
-        match &argument.as_sym_ints {
+        match argument.as_sym_ints() {
             Some(syms) => syms.iter().map(|sym| self.sym(sym)).collect(),
             None => Some(self.ints(name)?.into_iter().map(Dim::from).collect()),
         }

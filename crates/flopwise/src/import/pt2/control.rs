@@ -47,15 +47,15 @@ struct Parts<'a> {
 
 impl<'a> Parts<'a> {
     fn of(node: &'a NodeJson<'a>) -> Parts<'a> {
-        let graphs = node.inputs.iter().filter_map(|argument| argument.arg.as_graph.as_ref());
+        let graphs = node.inputs.iter().filter_map(|argument| argument.arg.as_graph());
         let graphs: Vec<_> = graphs.map(|argument| &argument.graph).collect();
         let arguments = node.inputs.iter().map(|argument| &argument.arg);
-        let after = arguments.skip_while(|argument| argument.as_graph.is_none());
-        let after: Vec<_> = after.filter(|argument| argument.as_graph.is_none()).collect();
+        let after = arguments.skip_while(|argument| argument.as_graph().is_none());
+        let after: Vec<_> = after.filter(|argument| argument.as_graph().is_none()).collect();
         Parts {
             graphs,
             groups: after.iter().map(|argument| input_names(argument).collect()).collect(),
-            number: after.iter().find_map(|argument| argument.as_int),
+            number: after.iter().find_map(|argument| argument.as_int().copied()),
         }
     }
 
@@ -395,8 +395,7 @@ impl<'a> Importer<'a> {
     fn flex_attention(&mut self, place: &mut Place<'_, 'a>) -> Result<(), Error> {
         let parts = Parts::of(place.node);
         let tensors = place.node.inputs.iter().map(|argument| &argument.arg);
-        let names: Vec<&str> =
-            tensors.filter_map(|a| a.as_tensor.as_ref()).map(|t| &*t.name).collect();
+        let names: Vec<&str> = tensors.filter_map(|a| a.as_tensor()).map(|t| &*t.name).collect();
         let Some(names) = names.get(..3) else {
             return Err(Error::new("needs a query, a key and a value"));
         };
@@ -478,8 +477,8 @@ impl<'a> Importer<'a> {
         match operator {
             "_vmap_increment_nesting" => {
                 let size = node.inputs.first().map(|argument| &argument.arg);
-                let size = size.and_then(|size| match (size.as_int, &size.as_sym_int) {
-                    (Some(number), _) => Some(Dim::from(number)),
+                let size = size.and_then(|size| match (size.as_int(), size.as_sym_int()) {
+                    (Some(number), _) => Some(Dim::from(*number)),
                     (None, Some(sym)) => {
                         let name = sym.as_name.as_ref()?;
                         let size = place.graph.sym_int_values.get(name);
@@ -505,7 +504,7 @@ impl<'a> Importer<'a> {
                 let input = input.into_iter().next().unwrap_or_default();
                 let id = self.operand(place, input)?;
                 let common = self.common(place);
-                let axis = node.inputs.get(1).and_then(|argument| argument.arg.as_int);
+                let axis = node.inputs.get(1).and_then(|argument| argument.arg.as_int().copied());
                 let rank = self.builder.get(id).tensor_type.as_ref().map_or(0, |t| t.shape.rank());
                 let axis = crate::graph::axis_of(axis.unwrap_or(0), rank)
                     .map_err(|error| Error::new(error.to_string()))?;

@@ -24,6 +24,7 @@ use control::Place;
 use flopwise_formats::Format;
 use ops::{Lowered, Results};
 use schema::{Argument, ExportedProgram, GraphJson, Metadata, NodeJson, WeightsConfig};
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::{Cursor, Read};
 use std::sync::Arc;
@@ -213,7 +214,7 @@ impl<'a> Importer<'a> {
         self.read_expressions(graph);
         let (mut tensors, inputs) = self.inputs(&stored)?;
         self.nodes(graph, &mut tensors, 0)?;
-        let outputs = graph.outputs.iter().filter_map(|output| output.as_tensor.as_ref());
+        let outputs = graph.outputs.iter().filter_map(|output| output.as_tensor());
         let outputs = outputs.filter_map(|output| tensors.get(&*output.name).copied()).collect();
         self.note_open_sizes();
         if 0 < self.n_assertions {
@@ -255,7 +256,7 @@ impl<'a> Importer<'a> {
         let mut tensors: HashMap<&str, TensorId> = HashMap::new();
         let mut by_storage: HashMap<&str, TensorId> = HashMap::new();
         let mut inputs = Vec::new();
-        for input in graph.inputs.iter().filter_map(|input| input.as_tensor.as_ref()) {
+        for input in graph.inputs.iter().filter_map(|input| input.as_tensor()) {
             let tensor_type = self.tensor_type(graph, &input.name);
             let Some((role, full_name)) = stored.get(&*input.name).copied() else {
                 let id = self.builder.tensor(&input.name, tensor_type, Role::Input)?;
@@ -344,7 +345,8 @@ impl<'a> Importer<'a> {
 
     fn common_of(&mut self, node: &'a NodeJson<'a>, name: &str) -> Common {
         // A wrapper of another operator names it.
-        let wrapped = node.inputs.iter().find_map(|argument| argument.arg.as_operator.as_deref());
+        let wrapped =
+            node.inputs.iter().find_map(|argument| argument.arg.as_operator().map(|name| &**name));
         let operator = wrapped.unwrap_or(&node.target);
         let operator = operator.strip_prefix("torch.ops.").unwrap_or(operator);
         Common {
@@ -452,7 +454,9 @@ impl<'a> Importer<'a> {
     /// The innermost frame outside PyTorch's own `torch/nn`, as users look for their own line; the
     /// source quoted below it is kept.
     fn source_line(&mut self, metadata: &Metadata) -> Option<SourceLine> {
-        let trace = metadata.stack_trace.as_deref()?;
+        let trace = metadata.stack_trace?.get();
+        let trace: Option<Cow<str>> = serde_json::from_str(trace).ok()?;
+        let trace = trace.as_deref()?;
         let mut lines = trace.lines().peekable();
         let mut chosen = None;
         while let Some(line) = lines.next() {
@@ -538,11 +542,11 @@ fn node_name(node: &NodeJson, node_idx: usize) -> String {
 
 /// The tensors an argument names.
 fn input_names<'a>(argument: &'a Argument<'a>) -> impl Iterator<Item = &'a str> {
-    let one = argument.as_tensor.iter();
-    let many = argument.as_tensors.iter().flatten();
-    let many = many.chain(argument.as_nested_tensors.iter().flatten().flatten());
-    let optional = argument.as_optional_tensors.iter().flatten();
-    let optional = optional.chain(&argument.as_optional_tensor);
+    let one = argument.as_tensor().into_iter();
+    let many = argument.as_tensors().into_iter().flatten();
+    let many = many.chain(argument.as_nested_tensors().into_iter().flatten().flatten());
+    let optional = argument.as_optional_tensors().into_iter().flatten();
+    let optional = optional.chain(argument.as_optional_tensor());
     let optional = optional.filter_map(|optional| optional.as_tensor.as_ref());
     one.chain(many).chain(optional).map(|tensor| &*tensor.name)
 }

@@ -1,14 +1,18 @@
 //! The JSON of an exported program, as far as counting needs it.
 //!
 //! Source: torch/_export/serde/schema.py, versions 7 (PyTorch 2.5) to 8.20 (2.15). Unions are
-//! written `{"as_int": 3}`; here they are structs of options, so that a member added by a later
-//! version is passed over instead of failing the file.
+//! written `{"as_int": 3}`; a member added by a later version is passed over instead of failing the
+//! file.
 //!
 //! Not here: what the operators mean (`ops/`).
 
-use serde::Deserialize;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::fmt;
+use std::marker::PhantomData;
 
 /// Text that borrows from the JSON when it holds no escapes.
 type Text<'a> = Cow<'a, str>;
@@ -119,8 +123,9 @@ pub(super) struct NodeJson<'a> {
 
 #[derive(Deserialize, Default)]
 pub(super) struct Metadata<'a> {
+    /// As it stands in the JSON: half a program is traces, of which one line each is looked at.
     #[serde(borrow, default)]
-    pub(super) stack_trace: Option<Text<'a>>,
+    pub(super) stack_trace: Option<&'a RawValue>,
     #[serde(borrow, default)]
     pub(super) nn_module_stack: Option<Text<'a>>,
 }
@@ -133,39 +138,133 @@ pub(super) struct NamedArgument<'a> {
     pub(super) arg: Argument<'a>,
 }
 
-/// A value given to or made by a node; one member is present.
+/// A value given to or made by a node. A program of 100,000 nodes holds half a million of these.
+pub(super) enum Argument<'a> {
+    Tensor(NameRef<'a>),
+    Tensors(Vec<NameRef<'a>>),
+    OptionalTensors(Vec<OptionalTensor<'a>>),
+    OptionalTensor(OptionalTensor<'a>),
+    Int(i64),
+    Ints(Vec<i64>),
+    Float(FloatJson),
+    Bool(bool),
+    Bools(Vec<bool>),
+    NestedTensors(Vec<Vec<NameRef<'a>>>),
+    Operator(Text<'a>),
+    String(Text<'a>),
+    SymInt(SymArgument<'a>),
+    SymInts(Vec<SymArgument<'a>>),
+    Graph(Box<GraphArgument<'a>>),
+    /// None, or a member that is not needed here or that a later version added.
+    Other,
+}
+
+/// The names of the members.
 #[derive(Deserialize)]
-pub(super) struct Argument<'a> {
-    #[serde(borrow, default)]
-    pub(super) as_tensor: Option<NameRef<'a>>,
-    #[serde(borrow, default)]
-    pub(super) as_tensors: Option<Vec<NameRef<'a>>>,
-    #[serde(borrow, default)]
-    pub(super) as_optional_tensors: Option<Vec<OptionalTensor<'a>>>,
-    #[serde(borrow, default)]
-    pub(super) as_optional_tensor: Option<OptionalTensor<'a>>,
-    #[serde(default)]
-    pub(super) as_int: Option<i64>,
-    #[serde(default)]
-    pub(super) as_ints: Option<Vec<i64>>,
-    #[serde(default)]
-    pub(super) as_float: Option<FloatJson>,
-    #[serde(default)]
-    pub(super) as_bool: Option<bool>,
-    #[serde(default)]
-    pub(super) as_bools: Option<Vec<bool>>,
-    #[serde(borrow, default)]
-    pub(super) as_nested_tensors: Option<Vec<Vec<NameRef<'a>>>>,
-    #[serde(borrow, default)]
-    pub(super) as_operator: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    pub(super) as_string: Option<Text<'a>>,
-    #[serde(borrow, default)]
-    pub(super) as_sym_int: Option<SymArgument<'a>>,
-    #[serde(borrow, default)]
-    pub(super) as_sym_ints: Option<Vec<SymArgument<'a>>>,
-    #[serde(borrow, default)]
-    pub(super) as_graph: Option<Box<GraphArgument<'a>>>,
+#[serde(field_identifier, rename_all = "snake_case")]
+enum Member {
+    AsTensor,
+    AsTensors,
+    AsOptionalTensors,
+    AsOptionalTensor,
+    AsInt,
+    AsInts,
+    AsFloat,
+    AsBool,
+    AsBools,
+    AsNestedTensors,
+    AsOperator,
+    AsString,
+    AsSymInt,
+    AsSymInts,
+    AsGraph,
+    #[serde(other)]
+    Other,
+}
+
+struct ArgumentVisitor<'a>(PhantomData<&'a ()>);
+
+impl<'de: 'a, 'a> Visitor<'de> for ArgumentVisitor<'a> {
+    type Value = Argument<'a>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object with one member")
+    }
+
+    /// Borrowed text needs a wrapper, since a bare `Cow` is read as owned.
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Argument<'a>, A::Error> {
+        let mut found = None;
+        while let Some(member) = map.next_key()? {
+            let value = match member {
+                Member::AsTensor => map.next_value::<Option<_>>()?.map(Argument::Tensor),
+                Member::AsTensors => map.next_value::<Option<_>>()?.map(Argument::Tensors),
+                Member::AsOptionalTensors => {
+                    map.next_value::<Option<_>>()?.map(Argument::OptionalTensors)
+                }
+                Member::AsOptionalTensor => {
+                    map.next_value::<Option<_>>()?.map(Argument::OptionalTensor)
+                }
+                Member::AsInt => map.next_value::<Option<_>>()?.map(Argument::Int),
+                Member::AsInts => map.next_value::<Option<_>>()?.map(Argument::Ints),
+                Member::AsFloat => map.next_value::<Option<_>>()?.map(Argument::Float),
+                Member::AsBool => map.next_value::<Option<_>>()?.map(Argument::Bool),
+                Member::AsBools => map.next_value::<Option<_>>()?.map(Argument::Bools),
+                Member::AsNestedTensors => {
+                    map.next_value::<Option<_>>()?.map(Argument::NestedTensors)
+                }
+                Member::AsOperator => {
+                    map.next_value::<Option<Borrowed>>()?.map(|text| Argument::Operator(text.0))
+                }
+                Member::AsString => {
+                    map.next_value::<Option<Borrowed>>()?.map(|text| Argument::String(text.0))
+                }
+                Member::AsSymInt => map.next_value::<Option<_>>()?.map(Argument::SymInt),
+                Member::AsSymInts => map.next_value::<Option<_>>()?.map(Argument::SymInts),
+                Member::AsGraph => map.next_value::<Option<_>>()?.map(Argument::Graph),
+                Member::Other => map.next_value::<IgnoredAny>().map(|_| None)?,
+            };
+            found = found.or(value);
+        }
+        Ok(found.unwrap_or(Argument::Other))
+    }
+}
+
+#[derive(Deserialize)]
+struct Borrowed<'a>(#[serde(borrow)] Text<'a>);
+
+impl<'de: 'a, 'a> Deserialize<'de> for Argument<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Argument<'a>, D::Error> {
+        deserializer.deserialize_map(ArgumentVisitor(PhantomData))
+    }
+}
+
+macro_rules! members {
+    ($($name:ident $variant:ident $type:ty;)*) => {
+        /// Each member, where it is the one present.
+        impl<'a> Argument<'a> {
+            $(pub(super) fn $name(&self) -> Option<&$type> {
+                if let Argument::$variant(value) = self { Some(value) } else { None }
+            })*
+        }
+    };
+}
+
+members! {
+    as_tensor Tensor NameRef<'a>;
+    as_tensors Tensors Vec<NameRef<'a>>;
+    as_optional_tensors OptionalTensors Vec<OptionalTensor<'a>>;
+    as_optional_tensor OptionalTensor OptionalTensor<'a>;
+    as_int Int i64;
+    as_ints Ints Vec<i64>;
+    as_float Float FloatJson;
+    as_bool Bool bool;
+    as_bools Bools Vec<bool>;
+    as_nested_tensors NestedTensors Vec<Vec<NameRef<'a>>>;
+    as_operator Operator Text<'a>;
+    as_string String Text<'a>;
+    as_sym_int SymInt SymArgument<'a>;
+    as_sym_ints SymInts Vec<SymArgument<'a>>;
+    as_graph Graph Box<GraphArgument<'a>>;
 }
 
 #[derive(Deserialize)]

@@ -35,7 +35,7 @@ impl<'a> Importer<'a> {
     pub(super) fn name_symbols(&mut self, stored: &HashMap<&str, (Role, &str)>) {
         let graph = &self.program.graph_module.graph;
         let mut compound = Vec::new();
-        for input in graph.inputs.iter().filter_map(|input| input.as_tensor.as_ref()) {
+        for input in graph.inputs.iter().filter_map(|input| input.as_tensor()) {
             let meta = graph.tensor_values.get(&input.name);
             let Some(meta) = meta.filter(|_| !stored.contains_key(&*input.name)) else { continue };
             for (axis, size) in meta.sizes.iter().enumerate() {
@@ -189,7 +189,7 @@ fn collect_expressions<'a>(graph: &'a GraphJson<'a>, texts: &mut BTreeSet<&'a st
     texts.extend(expressions.map(|expression| &*expression.expr_str));
     // As deep as the JSON, which the parser limits.
     for argument in graph.nodes.iter().flat_map(|node| &node.inputs) {
-        if let Some(inner) = &argument.arg.as_graph {
+        if let Some(inner) = argument.arg.as_graph() {
             collect_expressions(&inner.graph, texts);
         }
     }

@@ -18,7 +18,7 @@ pub(super) fn unused_twins<'a>(
         let nodes = graph.nodes.iter().filter(|node| node.target.contains(target));
         let arguments = nodes.flat_map(|node| &node.inputs);
         let weights = arguments.filter(|argument| argument.name == "weight");
-        weights.filter_map(|weight| weight.arg.as_tensor.as_ref()).map(|t| &*t.name).collect()
+        weights.filter_map(|weight| weight.arg.as_tensor()).map(|t| &*t.name).collect()
     };
     let tables = weights_of("aten.embedding.");
     let heads = weights_of("aten.linear.");
