@@ -258,7 +258,8 @@ fn node_cost(graph: &Graph, node: &Node) -> Result<Cost, String> {
     let operands = node_operands(graph, node)?;
     let arithmetic = arithmetic(&node.op, &operands)?;
     let (bytes_read, bytes_written) = movement::traffic(graph, node, &operands)?;
-    let runs = |once: Dim| Count(&once * &node.repeat);
+    let is_once = node.repeat == Dim::ONE;
+    let runs = |once: Dim| Count(if is_once { once } else { &once * &node.repeat });
     let cost = Cost {
         macs: runs(arithmetic.macs),
         other_ops: runs(arithmetic.other),

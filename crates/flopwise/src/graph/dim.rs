@@ -46,7 +46,8 @@ struct Term {
 }
 
 /// A product of atoms with their powers, sorted by atom.
-type Monomial = Vec<(Atom, u32)>;
+/// Shared, since the terms of a model's counts have few monomials and each is copied very often.
+type Monomial = Arc<[(Atom, u32)]>;
 
 /// What a polynomial is built of.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -119,7 +120,7 @@ impl Dim {
     }
 
     fn atom(atom: Atom) -> Dim {
-        Dim { constant: 0, terms: vec![Term { monomial: vec![(atom, 1)], coefficient: 1 }] }
+        Dim { constant: 0, terms: vec![Term { monomial: Arc::from([(atom, 1)]), coefficient: 1 }] }
     }
 
     /// The number this is, when no symbol is left in it and it was held exactly.
@@ -136,7 +137,16 @@ impl Dim {
 
     /// The product of many, 1 for none.
     pub fn product<'a>(dims: impl IntoIterator<Item = &'a Dim>) -> Dim {
-        dims.into_iter().fold(Dim::ONE, |product, dim| &product * dim)
+        // Numbers together first: they cost nothing, and scale the rest once.
+        let (mut number, mut rest) = (Dim::ONE, None::<Dim>);
+        for dim in dims {
+            match (dim.as_constant(), rest.take()) {
+                (Some(_), before) => (number, rest) = (&number * dim, before),
+                (None, None) => rest = Some(dim.clone()),
+                (None, Some(before)) => rest = Some(&before * dim),
+            }
+        }
+        rest.map_or(number.clone(), |rest| &rest * &number)
     }
 
     /// `self` rounded down after division by `divisor`.
@@ -221,7 +231,7 @@ impl Dim {
 
     /// Nodes in the expression tree; each call checks its own, so recursion here stays small.
     fn weight(&self) -> u32 {
-        let atoms = self.terms.iter().flat_map(|term| &term.monomial);
+        let atoms = self.terms.iter().flat_map(|term| term.monomial.iter());
         let weights = atoms.map(|(atom, _)| match atom {
             Atom::Symbol(_) => 1,
             Atom::Call(_, arguments) => 1 + arguments.0.weight() + arguments.1.weight(),
@@ -258,7 +268,7 @@ impl Dim {
     /// numerator; `None` for any other form or a divisor that is no positive number.
     fn as_floor(&self) -> Option<(Dim, i128)> {
         let [Term { monomial, coefficient: 1 }] = self.terms.as_slice() else { return None };
-        let [(Atom::Call(Function::FloorDiv, arguments), 1)] = monomial.as_slice() else {
+        let [(Atom::Call(Function::FloorDiv, arguments), 1)] = &**monomial else {
             return None;
         };
         let divisor = arguments.1.as_constant().filter(|divisor| 0 < *divisor)?;
@@ -332,7 +342,7 @@ impl Dim {
     /// that, polynomial division does not end.
     fn leading(&self) -> (&[(Atom, u32)], i128) {
         let highest = self.terms.iter().max_by(|a, b| graded_order(&a.monomial, &b.monomial));
-        highest.map_or((&[], self.constant), |term| (&term.monomial, term.coefficient))
+        highest.map_or((&[], self.constant), |term| (&*term.monomial, term.coefficient))
     }
 
     fn with_constant(mut self, constant: i128) -> Dim {
@@ -356,7 +366,7 @@ impl Dim {
         let mut total = Dim::ZERO.with_constant(self.constant);
         for term in &self.terms {
             let mut product = Dim::ZERO.with_constant(term.coefficient);
-            for (atom, power) in &term.monomial {
+            for (atom, power) in term.monomial.iter() {
                 let value = match atom {
                     Atom::Symbol(name) => binding(name).unwrap_or_else(|| Dim::atom(atom.clone())),
                     Atom::Call(function, arguments) => {
@@ -389,7 +399,7 @@ impl Dim {
         let mut total = self.constant;
         for term in &self.terms {
             let mut product = term.coefficient;
-            for (atom, power) in &term.monomial {
+            for (atom, power) in term.monomial.iter() {
                 let value = atom.evaluate(binding)?;
                 let powered = value.checked_pow(*power).ok_or(DimError::Overflow)?;
                 product = product.checked_mul(powered).ok_or(DimError::Overflow)?;
@@ -410,7 +420,7 @@ impl Dim {
     }
 
     fn collect_symbols(&self, names: &mut Vec<Arc<str>>) {
-        for (atom, _) in self.terms.iter().flat_map(|term| &term.monomial) {
+        for (atom, _) in self.terms.iter().flat_map(|term| term.monomial.iter()) {
             match atom {
                 Atom::Symbol(name) => names.push(Arc::clone(name)),
                 Atom::Call(_, arguments) => {
@@ -529,8 +539,10 @@ impl Add for &Dim {
         let Some(constant) = self.constant.checked_add(other.constant) else {
             return Dim::OVERFLOW;
         };
-        if self.terms.is_empty() && other.terms.is_empty() {
-            return Dim { constant, terms: Vec::new() };
+        match (self.terms.is_empty(), other.terms.is_empty()) {
+            (true, _) => return Dim { constant, terms: other.terms.clone() },
+            (_, true) => return Dim { constant, terms: self.terms.clone() },
+            (false, false) => {}
         }
         merge(constant, &self.terms, &other.terms)
     }
@@ -591,15 +603,25 @@ impl Mul for &Dim {
             let product = self.constant.checked_mul(other.constant);
             return product.map_or(Dim::OVERFLOW, |constant| Dim { constant, terms: Vec::new() });
         }
+        match (self.terms.as_slice(), other.terms.as_slice()) {
+            ([], _) => return other.scaled(self.constant),
+            (_, []) => return self.scaled(other.constant),
+            ([a], [b]) if self.constant == 0 && other.constant == 0 => {
+                let coefficient = a.coefficient.checked_mul(b.coefficient);
+                let monomial = || monomial_mul(&a.monomial, &b.monomial);
+                return coefficient.map_or(Dim::OVERFLOW, |c| Dim::single(c, monomial()));
+            }
+            _ => {}
+        }
         let mut total = Dim::ZERO;
         for (a_monomial, a) in self.all_terms() {
-            // One factor's terms stay sorted and distinct only when the other is a number, so
-            // every partial product is built on its own and merged.
+            // The terms of a product of sums are neither sorted nor distinct, so every partial
+            // product is built on its own and merged.
             let mut partial = Dim::ZERO;
             for (b_monomial, b) in other.all_terms() {
                 let Some(coefficient) = a.checked_mul(b) else { return Dim::OVERFLOW };
                 let monomial = match (a_monomial, b_monomial) {
-                    ([], monomial) | (monomial, []) => monomial.to_vec(),
+                    ([], monomial) | (monomial, []) => Arc::from(monomial),
                     (a, b) => monomial_mul(a, b),
                 };
                 partial = &partial + &Dim::single(coefficient, monomial);
@@ -614,12 +636,29 @@ impl Mul for &Dim {
 }
 
 impl Dim {
+    /// A number times this; its terms keep their order.
+    fn scaled(&self, factor: i128) -> Dim {
+        if factor == 0 {
+            return Dim::ZERO;
+        }
+        if factor == 1 {
+            return self.clone();
+        }
+        let term = |term: &Term| {
+            let coefficient = term.coefficient.checked_mul(factor)?;
+            Some(Term { monomial: Arc::clone(&term.monomial), coefficient })
+        };
+        let terms: Option<Vec<Term>> = self.terms.iter().map(term).collect();
+        match (self.constant.checked_mul(factor), terms) {
+            (Some(constant), Some(terms)) => Dim { constant, terms },
+            _ => Dim::OVERFLOW,
+        }
+    }
+
     /// Every term with the constant first, zeros left out.
     fn all_terms(&self) -> impl Iterator<Item = (&[(Atom, u32)], i128)> {
         let constant = (self.constant != 0).then_some((&[] as &[(Atom, u32)], self.constant));
-        constant
-            .into_iter()
-            .chain(self.terms.iter().map(|t| (t.monomial.as_slice(), t.coefficient)))
+        constant.into_iter().chain(self.terms.iter().map(|t| (&*t.monomial, t.coefficient)))
     }
 }
 
