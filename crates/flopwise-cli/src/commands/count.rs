@@ -13,6 +13,8 @@ const MARK: &str = "<!-- drawn by flopwise -->";
 
 pub(super) fn run(args: &CountArgs) -> anyhow::Result<Outcome> {
     if let Some(conventions) = args.convention {
+        let trains = args.choice.masking.mode == Mode::Train;
+        let conventions = if trains { conventions.of_training() } else { conventions };
         let query = count_query(&args.choice, args.by.grouping());
         let working = if args.explain.is_some() { Working::Shown } else { Working::Hidden };
         let report = answer(&Query::Convention(query, conventions, working))?;
@@ -20,6 +22,9 @@ pub(super) fn run(args: &CountArgs) -> anyhow::Result<Outcome> {
         return Ok(Outcome::Yes);
     }
     match args.choice.masking.mode {
+        Mode::Train if args.versus.is_some() || args.sweep.is_some() => {
+            anyhow::bail!("--versus and --sweep compare passes; leave --mode train away");
+        }
         Mode::Train => return train(args),
         Mode::Forward | Mode::Decode if args.train.is_given() => {
             anyhow::bail!("what is trained, and how, needs --mode train");

@@ -12,7 +12,7 @@ mod report;
 pub(crate) mod tensors;
 
 use crate::Outcome;
-use crate::args::{Args, Command, MachineChoice, ModelChoice};
+use crate::args::{Args, Command, MachineChoice, Mode, ModelChoice};
 use crate::profiles;
 use flopwise::estimate::Setup;
 use flopwise::query::{CountQuery, EstimateQuery};
@@ -47,6 +47,11 @@ fn count_query(choice: &ModelChoice, grouping: Grouping) -> CountQuery {
 
 /// The model is counted first, so that a mistyped name does not wait for a measurement.
 fn estimate_query(choice: &ModelChoice, machine: &MachineChoice) -> anyhow::Result<EstimateQuery> {
+    if choice.masking.mode == Mode::Train {
+        anyhow::bail!(
+            "the time of a training step is not estimated; `count --mode train` counts it"
+        );
+    }
     let count = count_query(choice, Grouping::Module);
     flopwise::query::answer(&flopwise::query::Query::Count(count.clone()))?;
     let profile = profiles::machine(&machine.on)?;

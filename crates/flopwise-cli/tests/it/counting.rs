@@ -128,6 +128,34 @@ fn a_file_that_writes_attention_out_decodes_the_same() {
 }
 
 #[test]
+fn training_from_the_command_line() {
+    let ran = flopwise(&["count", "resnet18", "--mode", "train", "--optimizer", "momentum"]);
+    assert_eq!((ran.code, ran.stderr.as_str()), (0, ""));
+    insta::assert_snapshot!(ran.stdout);
+    let totals = |args: &[&str]| {
+        let all = [&["count", "resnet18", "--mode", "train"], args, &["--json"]].concat();
+        json(&all)["totals"].clone()
+    };
+    assert_eq!(totals(&[])["model_flops"], 10_648_412_160u64);
+    // All frozen but the classifier: its 512,000 MACs twice, everything else once.
+    let frozen = totals(&["--train-only", "fc.*"]);
+    assert_eq!(frozen["model_flops"], 2 * (1_814_073_344u64 + 512_000));
+    let ran = flopwise(&["count", "resnet18", "--convention", "flopcounter", "--mode", "train"]);
+    assert!(ran.stdout.contains("10,648,412,160"), "{}", ran.stdout);
+    let refused: [(&[&str], &str); 4] = [
+        (&["count", "resnet18", "--freeze", "fc.*"], "needs --mode train"),
+        (&["count", "resnet18", "--mode", "train", "--versus", "vgg16"], "--versus"),
+        (&["count", "resnet18", "--mode", "train", "--train-only", "nothing.*"], "nothing.*"),
+        (&["estimate", "resnet18", "--mode", "train"], "not estimated"),
+    ];
+    for (args, expected) in refused {
+        let ran = flopwise(args);
+        assert_eq!(ran.code, 2, "{args:?}");
+        assert!(ran.stderr.contains(expected), "{args:?}: {}", ran.stderr);
+    }
+}
+
+#[test]
 fn weights_in_another_format() {
     let bytes = |format: &str| {
         let count = json(&["count", "resnet18", "--weights", format, "--json"]);

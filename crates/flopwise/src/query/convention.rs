@@ -20,6 +20,19 @@ pub enum Conventions {
     All,
 }
 
+impl Conventions {
+    /// The tool's count of a training step, where it has one of its own.
+    #[must_use]
+    pub fn of_training(self) -> Conventions {
+        match self {
+            Conventions::One(Convention::FlopCounter) => {
+                Conventions::One(Convention::FlopCounterTraining)
+            }
+            other => other,
+        }
+    }
+}
+
 /// Answers for a graph.
 pub(super) fn compare(
     opened: &Opened,
