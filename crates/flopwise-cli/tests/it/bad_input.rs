@@ -73,6 +73,35 @@ fn a_zip_bomb_is_refused() {
     check(&path, "inflates to more than 256 MiB");
 }
 
+/// A field of a protobuf message that holds another message or text.
+fn field(number: u8, content: &[u8]) -> Vec<u8> {
+    let mut out = vec![number << 3 | 2];
+    let mut length = content.len();
+    while 0x7f < length {
+        out.push(0x80 | (length & 0x7f) as u8);
+        length >>= 7;
+    }
+    out.push(length as u8);
+    out.extend_from_slice(content);
+    out
+}
+
+/// `If` in the branch of an `If`, and so on.
+#[test]
+fn graphs_nested_without_end_are_refused() {
+    let folder = folder();
+    for depth in [100, 10_000] {
+        let mut graph = Vec::new();
+        for _ in 0..depth {
+            let branch = [field(1, b"then_branch"), field(6, &graph)].concat();
+            graph = field(1, &[field(4, b"If"), field(5, &branch)].concat());
+        }
+        let path = folder.path().join(format!("nested{depth}.onnx"));
+        fs::write(&path, [vec![8, 8], field(7, &graph)].concat()).unwrap();
+        check(&path, "nested deeper than");
+    }
+}
+
 #[test]
 fn a_truncated_file_never_panics() {
     let folder = folder();

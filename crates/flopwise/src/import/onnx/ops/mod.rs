@@ -70,6 +70,9 @@ fn without_rule(call: &Call) -> String {
         "Loop" | "Scan" => "how often its body runs is not known".to_owned(),
         "Shape" => "it asks for the shape of something whose shape is not known".to_owned(),
         "Size" => "it asks for the size of something whose shape is not known".to_owned(),
+        operator if operator.contains("Sequence") => {
+            "what it reads is no sequence whose members are known".to_owned()
+        }
         operator => format!("no rule for ai.onnx::{operator}"),
     }
 }
