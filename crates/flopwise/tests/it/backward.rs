@@ -119,6 +119,19 @@ fn held_out_models_match_pytorch() {
     check("roberta", "", 24_330_240);
 }
 
+/// By hand, for 7 steps of 2 sequences: two bidirectional LSTM layers of 8 -> 16 -> 16, a GRU of
+/// 32 -> 12 and a linear layer of 12 -> 3. The first layer needs no gradient of its input, but of its
+/// state.
+#[test]
+fn recurrent_networks_learn_through_their_states() {
+    let (steps, both) = (7 * 2, 2 * 4 * 16);
+    let first = steps * both * (3 * (8 + 16) - 8);
+    let second = 3 * steps * both * (32 + 16);
+    let gru = 3 * steps * 3 * 12 * (32 + 12);
+    let linear = 3 * steps * 12 * 3;
+    check("lstm", "", 2 * (first + second + gru + linear));
+}
+
 #[test]
 fn saved_bytes_match_autograd() {
     #[track_caller]
