@@ -24,11 +24,9 @@ impl Conventions {
     /// The tool's count of a training step, where it has one of its own.
     #[must_use]
     pub fn of_training(self) -> Conventions {
-        match self {
-            Conventions::One(Convention::FlopCounter) => {
-                Conventions::One(Convention::FlopCounterTraining)
-            }
-            other => other,
+        match self == Conventions::One(Convention::FlopCounter) {
+            true => Conventions::One(Convention::FlopCounterTraining),
+            false => self,
         }
     }
 }
