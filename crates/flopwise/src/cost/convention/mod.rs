@@ -2,7 +2,7 @@
 //! made of, line by line.
 //!
 //! Each tool is a file with its rules, read off its source (the version stands there). A rule says
-//! what the tool counts of a node: [`Term`]s that stand for the node's multiply-accumulates, and
+//! what the tool counts of a node: terms that stand for the node's multiply-accumulates, and
 //! terms beside them (norms, biases, activations). The difference then sums up exactly, by
 //! construction. A tool that cannot run on such a model says why instead.
 //!
