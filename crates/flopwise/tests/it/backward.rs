@@ -189,13 +189,12 @@ fn recomputation_adds_hardware_flops_and_drops_what_is_kept() {
     assert_eq!(total.recomputed.macs.0, 2 * 2 * (2 * 4 * 24 * 24 * 16));
 }
 
-/// `x -> w1 -> an operator without a rule -> w2`.
-#[test]
-fn an_operator_without_a_rule_makes_the_total_a_lower_bound() {
+/// `x -> w1 -> an operator -> w2`; what is uncounted in training, and its MACs.
+fn with_between(operator: &str, op: Result<Op, String>) -> (usize, String) {
     use flopwise::graph::{MatMul, Orientation};
     let fp32 =
         |lengths: &[i64]| Some(TensorType { shape: Shape::of(lengths), format: Format::FP32 });
-    let mut builder = Builder::new("hole");
+    let mut builder = Builder::new("between");
     let mut tensor = |name, lengths: &[i64], role| {
         builder.tensor(name, fp32(lengths), role).expect("a small tensor")
     };
@@ -204,25 +203,37 @@ fn an_operator_without_a_rule_makes_the_total_a_lower_bound() {
         ["w1", "w2"].map(|name| tensor(name, &[4, 4], Role::Parameter)).to_vec();
     let linear = || Op::MatMul(MatMul::new(Orientation::Plain, Orientation::Plain));
     let first = builder.apply("first", linear(), &[x, weights[0]]).expect("it fits");
-    let hole = NewNode {
-        name: "hole".to_owned(),
-        op: Err("no rule".to_owned()),
+    let between = NewNode {
+        name: "between".to_owned(),
+        op,
         inputs: first,
-        outputs: vec![("hole".to_owned(), fp32(&[2, 4]))],
-        operator: Arc::from("custom::hole"),
+        outputs: vec![("between".to_owned(), fp32(&[2, 4]))],
+        operator: Arc::from(operator),
         module: None,
         line: None,
         repeat: 1i64.into(),
         in_place: false,
         format: None,
     };
-    let hole = builder.insert(hole).expect("it fits");
-    let last = builder.apply("last", linear(), &[hole[0], weights[1]]).expect("it fits");
+    let between = builder.insert(between).expect("it fits");
+    let last = builder.apply("last", linear(), &[between[0], weights[1]]).expect("it fits");
     let graph = builder.finish(vec![x], last);
     let training = train(&graph, "", &[], Recompute::Nothing);
-    assert_eq!(training.unknown().count(), 1);
-    // 2 x 4 x 4 each: both forward, both weights, and the one activation between them.
-    assert_eq!(training.model_macs().to_string(), (5 * 32).to_string());
+    (training.unknown().count(), training.model_macs().to_string())
+}
+
+/// Of 2 x 4 x 4 each: both forward, both weights, and the one activation between them.
+#[test]
+fn an_operator_without_a_rule_makes_the_total_a_lower_bound() {
+    let between = with_between("custom::hole", Err("no rule".to_owned()));
+    assert_eq!(between, (1, (5 * 32).to_string()));
+    assert_eq!(with_between("aten.alias.default", Ok(Op::Identity)), (0, (5 * 32).to_string()));
+}
+
+/// Nothing behind it learns: both forward and the last weight.
+#[test]
+fn a_detached_tensor_stops_the_gradient() {
+    assert_eq!(with_between("aten.detach.default", Ok(Op::Identity)), (0, (3 * 32).to_string()));
 }
 
 proptest! {
