@@ -214,6 +214,13 @@ impl Builder {
         }
     }
 
+    /// Makes room for so many nodes and tensors more, where the caller holds as many; growing step by
+    /// step copies a large graph several times.
+    pub fn reserve(&mut self, n_nodes: usize, n_tensors: usize) {
+        self.graph.nodes.reserve(n_nodes.min(MAX_NODES));
+        self.graph.tensors.reserve(n_tensors.min(2 * MAX_NODES));
+    }
+
     /// How many nodes there are so far: where the next one will stand.
     #[must_use]
     pub fn n_nodes(&self) -> usize {

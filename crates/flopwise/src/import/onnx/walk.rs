@@ -134,6 +134,10 @@ pub(super) fn build(
 ) -> Result<Graph, Error> {
     let kept = Kept::default();
     let mut walk = Walk::new(name, model, &kept);
+    let (n_nodes, n_stored) = (graph.node.len(), graph.initializer.len());
+    walk.builder.reserve(n_nodes, n_nodes + n_stored);
+    walk.wires.reserve(n_nodes + n_stored);
+    walk.node_names.reserve(n_nodes);
     walk.add_stored(graph, folder)?;
     let inputs = walk.add_inputs(graph)?;
     walk.run(&graph.node, folder)?;

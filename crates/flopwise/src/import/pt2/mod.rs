@@ -209,6 +209,7 @@ impl<'a> Importer<'a> {
 
     fn run(mut self) -> Result<Graph, Error> {
         let graph = &self.program.graph_module.graph;
+        self.builder.reserve(graph.nodes.len(), graph.tensor_values.len());
         let stored = self.stored_tensors();
         self.name_symbols(&stored);
         self.read_expressions(graph);
