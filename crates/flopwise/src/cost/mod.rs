@@ -124,6 +124,8 @@ pub fn work(graph: &Graph) -> Work {
         Some(elements) => elements.clone(),
         None => elements(graph, id),
     };
+    let ids = (0..graph.tensors.len()).map(TensorId);
+    let sizes: Vec<Dim> = ids.map(|id| tensor_bytes(graph, id)).collect();
     let mut seen: HashSet<TensorId> = HashSet::new();
     let mut nodes = Vec::with_capacity(graph.nodes.len());
     let mut total = Cost::default();
@@ -134,7 +136,7 @@ pub fn work(graph: &Graph) -> Work {
                 parameters = &parameters + &elements(graph, *id);
             }
         }
-        let cost = node_cost(graph, node);
+        let cost = node_cost(graph, node, &sizes);
         if let Ok(cost) = &cost {
             total.add(cost);
         }
@@ -248,7 +250,7 @@ impl Operands<'_> {
     }
 }
 
-fn node_cost(graph: &Graph, node: &Node) -> Result<Cost, String> {
+fn node_cost(graph: &Graph, node: &Node, sizes: &[Dim]) -> Result<Cost, String> {
     if node.repeat == Dim::ZERO {
         return Ok(Cost::default());
     }
@@ -257,7 +259,7 @@ fn node_cost(graph: &Graph, node: &Node) -> Result<Cost, String> {
     }
     let operands = node_operands(graph, node)?;
     let arithmetic = arithmetic(&node.op, &operands)?;
-    let (bytes_read, bytes_written) = movement::traffic(graph, node, &operands)?;
+    let (bytes_read, bytes_written) = movement::traffic(graph, node, &operands, sizes)?;
     let is_once = node.repeat == Dim::ONE;
     let runs = |once: Dim| Count(if is_once { once } else { &once * &node.repeat });
     let cost = Cost {

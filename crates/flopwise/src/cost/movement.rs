@@ -3,20 +3,19 @@
 use super::{Operands, attention};
 use crate::graph::{Dim, Graph, Node, Op, Role, TensorId};
 
-/// (bytes read, bytes written).
+/// (bytes read, bytes written); `sizes` are the bytes of each tensor.
 pub(super) fn traffic(
     graph: &Graph,
     node: &Node,
     operands: &Operands,
+    sizes: &[Dim],
 ) -> Result<(Dim, Dim), String> {
     if node.op.is_view() {
         return Ok((Dim::ZERO, Dim::ZERO));
     }
     let bytes = |id: &TensorId| match graph.tensor(*id).role {
         Role::Internal => Dim::ZERO,
-        Role::Input | Role::Parameter | Role::Buffer | Role::Activation => {
-            super::tensor_bytes(graph, *id)
-        }
+        Role::Input | Role::Parameter | Role::Buffer | Role::Activation => sizes[id.0].clone(),
     };
     let written: Dim = node.outputs.iter().map(bytes).sum();
     let indices = || node.inputs.iter().skip(1).map(bytes).sum::<Dim>();

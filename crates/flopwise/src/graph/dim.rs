@@ -513,12 +513,22 @@ fn either(bounds: (Option<i128>, Option<i128>), choose: fn(i128, i128) -> i128) 
 }
 
 fn monomial_mul(a: &[(Atom, u32)], b: &[(Atom, u32)]) -> Monomial {
-    let mut powers: BTreeMap<Atom, u32> = a.iter().cloned().collect();
-    for (atom, power) in b {
-        let total = powers.entry(atom.clone()).or_insert(0);
-        *total = total.saturating_add(*power);
+    // Both are sorted by atom.
+    let mut powers = Vec::with_capacity(a.len() + b.len());
+    let (mut left, mut right) = (a.iter().peekable(), b.iter().peekable());
+    while let (Some((x, x_power)), Some((y, y_power))) = (left.peek(), right.peek()) {
+        match x.cmp(y) {
+            Ordering::Less => powers.extend(left.next().cloned()),
+            Ordering::Greater => powers.extend(right.next().cloned()),
+            Ordering::Equal => {
+                powers.push((x.clone(), x_power.saturating_add(*y_power)));
+                left.next();
+                right.next();
+            }
+        }
     }
-    powers.into_iter().collect()
+    powers.extend(left.chain(right).cloned());
+    Arc::from(powers)
 }
 
 fn monomial_div(a: &[(Atom, u32)], b: &[(Atom, u32)]) -> Option<Monomial> {
