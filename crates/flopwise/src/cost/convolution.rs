@@ -41,7 +41,7 @@ pub(super) fn factors(
 
 /// Samples, weights of one kernel element, and for each spatial axis the pairs of a position and a
 /// kernel element that meet inside (xla/service/hlo_cost_analysis.cc, `HandleConvolution`).
-fn valid_factors(
+pub(super) fn valid_factors(
     op: &Convolution,
     operands: &Operands,
 ) -> Result<Vec<(&'static str, Dim)>, String> {
