@@ -115,6 +115,9 @@ pub(crate) struct ModelChoice {
     /// Store the parameters in another format, scales included: bf16, fp8_e4m3, mxfp4, q4_k ...
     #[arg(long, value_name = "FORMAT", value_parser = |text: &str| text.parse::<WeightFormat>())]
     pub(crate) weights: Option<WeightFormat>,
+    /// Count so many of the modules that predict further tokens (multi-token prediction)
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) mtp: u32,
     /// Exit with 1 when something could not be counted
     #[arg(long)]
     pub(crate) strict: bool,

@@ -91,6 +91,8 @@ pub struct CountQuery {
     pub grouping: Grouping,
     /// What the user says about attention.
     pub masking: Masking,
+    /// How many modules that predict further tokens are counted (MTP).
+    pub mtp: u32,
     /// Which positions of a convolution's kernel are counted.
     pub positions: Positions,
     /// The format that parameters are stored in; `None` for the file's own.
@@ -132,6 +134,7 @@ pub struct EstimateQuery {
 ///     bindings: vec![],
 ///     grouping: Grouping::Kind,
 ///     masking: Masking::as_file(),
+///     mtp: 0,
 ///     weights: None,
 ///     positions: Positions::All,
 /// };
@@ -180,11 +183,22 @@ pub fn answer(query: &Query) -> Result<Report, Error> {
 /// # Errors
 /// Neither a file nor a name; says which names are near.
 pub fn open_model(model: &str) -> Result<Graph, Error> {
+    open_model_as(model, &arch::Options::whole())
+}
+
+/// As [`open_model`], with what is to be built of a description.
+///
+/// # Errors
+/// As [`open_model`].
+pub fn open_model_as(model: &str, options: &arch::Options) -> Result<Graph, Error> {
     let path = Path::new(model);
+    if arch::is_description(path) {
+        return arch::open(path, options);
+    }
     if path.exists() {
         return import::open(path);
     }
-    match arch::built_in(model) {
+    match arch::built_in(model, options) {
         Some(graph) => graph,
         None => Err(arch::unknown_model(model)),
     }
@@ -200,7 +214,8 @@ struct Opened {
 
 /// Opens the model, applies what the user says about it, and binds its symbols.
 fn opened(query: &CountQuery) -> Result<Opened, Error> {
-    let mut graph = open_model(&query.model)?;
+    let options = arch::Options { pass: query.masking.pass, mtp: query.mtp };
+    let mut graph = open_model_as(&query.model, &options)?;
     graph.positions = query.positions;
     let settled = settle(&mut graph, query).map_err(|error| name_model(error, query))?;
     let (bindings, fixed) = settled;
@@ -231,8 +246,8 @@ fn settle(graph: &mut Graph, query: &CountQuery) -> Result<(Bindings, Bindings),
 
 /// Every built-in model with its inputs and size.
 fn models() -> Result<Vec<ModelEntry>, Error> {
-    let entry = |(name, description): (&'static str, &'static str)| {
-        let graph = open_model(name)?;
+    let entry = |(name, description): (String, String)| {
+        let graph = open_model(&name)?;
         let work = cost::work(&graph);
         let inputs = graph.inputs.iter().map(|id| graph.tensor(*id));
         let inputs = inputs.map(|tensor| match &tensor.tensor_type {

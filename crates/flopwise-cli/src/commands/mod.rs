@@ -41,6 +41,7 @@ fn count_query(choice: &ModelChoice, grouping: Grouping) -> CountQuery {
         grouping,
         masking: choice.masking.masking(),
         positions: choice.conv.positions(),
+        mtp: choice.mtp,
         weights: choice.weights,
     }
 }

@@ -144,6 +144,8 @@ fn json_is_written_in_two_places() {
         "pt2/mod.rs",
         "pt2/schema.rs",
         "weights/safetensors.rs",
+        "arch/config.rs",
+        "arch/names.rs",
     ];
     assert_absent("flopwise", &["serde_json::"], &allowed);
 }

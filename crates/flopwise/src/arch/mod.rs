@@ -1,13 +1,40 @@
-//! Built-in names -> [`Graph`]: exports of well-known networks, embedded without their weights.
+//! Descriptions of models -> [`Graph`]: a `config.json`, or a built-in name.
 //!
-//! `tools/export_models.py` makes the files under `data/models/`. A new name is a row in the table
-//! below and its file.
+//! A built-in name is data: a table of config fields in `data/models/*.toml`, or an export of the
+//! network without its weights (`tools/export_models.py` makes those) and a row in the table below.
+
+mod config;
+mod decoder;
+mod family;
+mod layer;
+mod names;
+mod network;
 
 use crate::error::Error;
-use crate::graph::Graph;
+use crate::graph::{Graph, Pass};
 use crate::import;
 use bytes::Bytes;
+use config::Config;
+use family::Request;
 use std::path::Path;
+
+/// What the user wants built of a description.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// What a pass is: a decoded token goes through latent attention in its absorbed form.
+    pub pass: Pass,
+    /// How many of the modules that predict further tokens (MTP) are counted; inference without
+    /// speculation runs none of them.
+    pub mtp: u32,
+}
+
+impl Options {
+    /// A whole pass of the model itself.
+    #[must_use]
+    pub fn whole() -> Options {
+        Options { pass: Pass::Whole, mtp: 0 }
+    }
+}
 
 struct BuiltIn {
     name: &'static str,
@@ -46,20 +73,117 @@ const BUILT_IN: &[BuiltIn] = built_in! {
     "vit_b_16" "image classification, Dosovitskiy et al. 2020 (torchvision)";
 };
 
-/// The graph of a built-in name, `None` if there is no such name. `-` and `_` are the same.
+/// The graph of a built-in name, `None` if there is no such name. `-` and `_` are the same, and an
+/// organisation in front (`meta-llama/Llama-3.1-8B`) may be left out.
 #[must_use]
-pub fn built_in(name: &str) -> Option<Result<Graph, Error>> {
-    let wanted = name.to_ascii_lowercase().replace('-', "_");
-    BUILT_IN.iter().find(|model| model.name == wanted).map(graph)
+pub fn built_in(name: &str, options: &Options) -> Option<Result<Graph, Error>> {
+    let lower = name.to_ascii_lowercase();
+    let last = lower.rsplit('/').next().unwrap_or(&lower);
+    [lower.as_str(), last].into_iter().find_map(|wanted| named(wanted, options))
 }
 
-fn graph(model: &BuiltIn) -> Result<Graph, Error> {
-    import::from_bytes(model.name, Bytes::from_static(model.file), Path::new(""))
+fn named(wanted: &str, options: &Options) -> Option<Result<Graph, Error>> {
+    let underscored = wanted.replace('-', "_");
+    if let Some(export) = BUILT_IN.iter().find(|model| model.name == underscored) {
+        let folder = Path::new("");
+        return Some(import::from_bytes(export.name, Bytes::from_static(export.file), folder));
+    }
+    let entry = names::find(&underscored)?;
+    Some(entry.and_then(|entry| from_config(&entry.name, &entry.config, options)))
+}
+
+/// Reads a `config.json`, or the one in a folder.
+///
+/// # Errors
+/// [`Error`], naming the file and the field: missing, no JSON, an unknown `model_type`, a field that
+/// is missing, out of range, or contradicts another.
+pub fn open(path: &Path, options: &Options) -> Result<Graph, Error> {
+    let file = if path.is_dir() { path.join("config.json") } else { path.to_owned() };
+    let read = || {
+        let text = import::read_small(&file, config::MAX_BYTES, "config.json")?;
+        let config = Config::parse(&text)?;
+        let named =
+            file.parent().and_then(Path::file_name).filter(|_| file.ends_with("config.json"));
+        let name = named.or(file.file_stem()).unwrap_or_default().to_string_lossy();
+        from_config(&name, &config, options)
+    };
+    read().map_err(|error| error.in_file(&file))
+}
+
+/// As [`open`], of the text of a `config.json`.
+///
+/// # Errors
+/// As [`open`]; no file is named.
+///
+/// ```
+/// use flopwise::arch::{Options, read};
+/// let config = r#"{"model_type": "llama", "hidden_size": 8, "intermediate_size": 16, "vocab_size": 10,
+///     "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "torch_dtype": "bfloat16"}"#;
+/// let work = flopwise::cost::work(&read("tiny", config.as_bytes(), &Options::whole())?);
+/// // two tables of 10 x 8, three norms of 8, q and o of 8 x 8, k and v of 4 x 8, three matrices of 16 x 8
+/// assert_eq!(work.parameters.to_string(), "760");
+/// # Ok::<(), flopwise::error::Error>(())
+/// ```
+pub fn read(name: &str, text: &[u8], options: &Options) -> Result<Graph, Error> {
+    from_config(name, &Config::parse(text)?, options)
+}
+
+/// Whether a path is that of a description: a folder, or a file of JSON.
+#[must_use]
+pub fn is_description(path: &Path) -> bool {
+    path.is_dir() || import::starts_as_json(path)
+}
+
+fn from_config(name: &str, config: &Config, options: &Options) -> Result<Graph, Error> {
+    let model_type = match config.text("model_type")? {
+        Some(model_type) => model_type,
+        None => {
+            return Err(Error::new("has no `model_type`, so the architecture is unknown")
+                .remedy("add it; `llama`, `qwen3` and `bert` are some"));
+        }
+    };
+    let Some(build) = family::build(model_type) else {
+        return Err(unknown_model_type(model_type));
+    };
+    let mut graph = build(config, &Request { name, options })?;
+    let assumed = config.assumed();
+    if !assumed.is_empty() {
+        graph.notes.push(crate::note::Note::new(format!(
+            "not in the config and taken as the reference implementation does: {}",
+            assumed.join(", ")
+        )));
+    }
+    Ok(graph)
+}
+
+fn unknown_model_type(model_type: &str) -> Error {
+    let shown: String = model_type.chars().take(64).collect();
+    let near = nearest(&shown, family::model_types());
+    let remedy = match near.is_empty() {
+        true => "give an .onnx or .pt2 export of the model".to_owned(),
+        false => format!("known ones near it: {}", near.join(", ")),
+    };
+    Error::new(format!("`model_type` is `{shown}`, which has no rule here")).remedy(remedy)
 }
 
 /// Name and description of every built-in model, by name.
-pub fn names() -> impl Iterator<Item = (&'static str, &'static str)> {
-    BUILT_IN.iter().map(|model| (model.name, model.description))
+pub fn names() -> impl Iterator<Item = (String, String)> {
+    let exports =
+        BUILT_IN.iter().map(|model| (model.name.to_owned(), model.description.to_owned()));
+    let described = names::all().into_iter().map(|entry| (entry.name, entry.about));
+    let mut all: Vec<(String, String)> = exports.chain(described).collect();
+    all.sort();
+    all.into_iter()
+}
+
+/// Up to three of the words that a mistyped one may have meant.
+fn nearest<W: AsRef<str>>(typed: &str, words: impl Iterator<Item = W>) -> Vec<String> {
+    let mut near: Vec<(usize, String)> = words
+        .map(|known| (strsim::levenshtein(typed, known.as_ref()), known.as_ref().to_owned()))
+        .filter(|(far, _)| *far <= 4)
+        .collect();
+    near.sort_unstable();
+    near.into_iter().take(3).map(|(_, word)| word).collect()
 }
 
 /// Says that there is neither such a file nor such a name, and which names are near.
@@ -68,12 +192,7 @@ pub fn unknown_model(model: &str) -> Error {
     let error = Error::new("no such file, and no built-in model of that name");
     // Longer names than these are paths.
     let start: String = model.to_lowercase().chars().take(64).collect();
-    let far = |known: &str| strsim::levenshtein(&start, known);
-    let mut near: Vec<(usize, &str)> =
-        BUILT_IN.iter().map(|known| (far(known.name), known.name)).collect();
-    near.sort_unstable();
-    let close: Vec<&str> =
-        near.iter().filter(|(far, _)| *far <= 4).map(|(_, name)| *name).take(3).collect();
+    let close = nearest(&start, names().map(|(name, _)| name));
     let remedy = match close.is_empty() {
         true => "`flopwise model` lists the built-in ones".to_owned(),
         false => format!("did you mean {}?", close.join(", ")),

@@ -15,7 +15,9 @@ pub(super) fn attention(op: &Attention, operands: &Operands) -> Result<Arithmeti
     let macs = (&twice_scores * &head_sizes).floor_div(&two);
     let scores = twice_scores.floor_div(&two);
     let per_score = if op.mask == Mask::Tensor { 5 } else { 4 };
-    let softmax = Arithmetic::per_element(&scores, (per_score, 2));
+    // Two multiplications around the tanh.
+    let (cap, tanh) = if op.is_soft_capped { (2, 1) } else { (0, 0) };
+    let softmax = Arithmetic::per_element(&scores, (per_score + cap, 2 + tanh));
     Ok(Arithmetic { macs, ..softmax })
 }
 

@@ -79,6 +79,11 @@ fn macs_factors(
         let factors = vec![("results", results), ("inner size", inner)];
         return (factors, "each result sums as many products as the inner size");
     }
+    if let (Op::GroupedMatMul { .. }, Ok(rows)) = (op, operands.input(0)) {
+        let inner = rows.shape.0.last().cloned().unwrap_or_default();
+        let factors = vec![("results", results), ("inner size", inner)];
+        return (factors, "each row meets the matrix of its own group alone");
+    }
     if let Op::Convolution(op) = op
         && let Ok(factors) = convolution::factors(op, operands)
     {

@@ -5,8 +5,8 @@
 
 use crate::error::Error;
 use crate::graph::{
-    Attention, Band, Dim, Function, Graph, Mask, Node, Op, Shape, Symbol, TensorId, TensorType,
-    fuse_attention,
+    Attention, Band, Dim, Function, Graph, Mask, Node, Op, Pass, Shape, Symbol, TensorId,
+    TensorType, fuse_attention,
 };
 use crate::note::Note;
 
@@ -44,15 +44,6 @@ impl Seen {
             Seen::Prefix(length) => Mask::Prefix { length: number(length), offset: Dim::ZERO },
         }
     }
-}
-
-/// What a pass is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pass {
-    /// All tokens at once: training, or the prompt of a generation (prefill).
-    Whole,
-    /// One token more, the keys and values of the tokens before it in a KV cache.
-    Decode,
 }
 
 /// What the user says about attention.

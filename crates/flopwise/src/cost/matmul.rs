@@ -22,6 +22,19 @@ pub(super) fn inner_size(op: MatMul, operands: &Operands) -> Result<Dim, String>
     Ok(a.0[inner_axis].clone())
 }
 
+/// Each row meets the matrix of its own group only.
+pub(super) fn grouped(operands: &Operands) -> Result<Arithmetic, String> {
+    let outputs = operands.output_elements()?;
+    let inner = operands.input(0)?.shape.0.last().ok_or("a scalar in a matrix product")?;
+    let other = if has_group_addend(operands) { outputs.clone() } else { Dim::ZERO };
+    Ok(Arithmetic { macs: &outputs * inner, other, transcendental: Dim::ZERO })
+}
+
+/// Whether the third operand is added to the results, a row per group.
+pub(super) fn has_group_addend(operands: &Operands) -> bool {
+    operands.inputs.get(2).is_some_and(|addend| addend.shape.rank() == 2)
+}
+
 /// Operands are contracted pairwise from left to right. A step that sums over a label costs one
 /// MAC per combination of all its labels, one that does not costs one multiply
 /// (numpy.einsum_path counts the same way, halved).

@@ -28,9 +28,10 @@ mod totals;
 mod train;
 mod weights;
 
+pub use crate::graph::Pass;
 pub use choice::take_costliest;
 pub use explain::{Derivation, derive};
-pub use masking::{CONTEXT, Masking, Pass, Seen, apply_masking};
+pub use masking::{CONTEXT, Masking, Seen, apply_masking};
 pub use memory::{Memory, memory};
 pub use optimizer::{Optimizer, StepCounts, step};
 pub use totals::{BoundWork, Counts, Stored};
@@ -296,6 +297,7 @@ fn node_operands<'a>(graph: &'a Graph, node: &'a Node) -> Result<Operands<'a>, S
 fn arithmetic(op: &Op, operands: &Operands) -> Result<Arithmetic, String> {
     match op {
         Op::MatMul(op) => matmul::matmul(*op, operands),
+        Op::GroupedMatMul { .. } => matmul::grouped(operands),
         Op::Einsum(op) => matmul::einsum(op, operands),
         Op::Convolution(op) => convolution::convolution(op, operands),
         Op::Attention(op) => attention::attention(op, operands),

@@ -34,6 +34,23 @@ pub(super) fn traffic(
             &inputs_once(node, apart)
                 + &attention::cached_bytes(op, operands, shared.map_or(2, |_| 1))?
         }
+        Op::GroupedMatMul { .. } => {
+            // Of the stack only the matrices of the groups that rows fall into: at most one a row.
+            let rows = &operands.input(0)?.shape.0[0];
+            let groups = &operands.input(1)?.shape.0[0];
+            let touched = rows.minimum(groups);
+            let of_groups =
+                |id: &TensorId| bytes(id).exact_div(groups).map(|each| &each * &touched);
+            let shared: Dim = node
+                .inputs
+                .iter()
+                .skip(1)
+                .take(2)
+                .map(|id| of_groups(id).unwrap_or_else(|| bytes(id)))
+                .sum();
+            let rest = node.inputs.iter().enumerate().filter(|(slot, _)| *slot == 0 || 2 < *slot);
+            &shared + &rest.map(|(_, id)| bytes(id)).sum()
+        }
         Op::Fill { .. } => Dim::ZERO,
         Op::MatMul(_)
         | Op::Einsum(_)

@@ -115,7 +115,7 @@ fn summed_by(node: &Node, slot: usize, rank: usize) -> Option<Vec<usize>> {
             Orientation::Plain => vec![last],
             Orientation::Transposed => vec![last_but_one],
         },
-        (Op::MatMul(MatMul { b, .. }), 1) => match b {
+        (Op::MatMul(MatMul { b, .. }) | Op::GroupedMatMul { stack: b }, 1) => match b {
             Orientation::Plain => vec![last_but_one],
             Orientation::Transposed => vec![last],
         },

@@ -3,6 +3,7 @@
 use super::dim::Dim;
 use super::op::{Op, Positions};
 use super::shape::{self, ShapeError};
+use super::state::State;
 use super::symbol::{Constraint, Symbol};
 use super::tensor::{
     Choice, Graph, Node, NodeId, Role, Shape, SourceLine, Tensor, TensorId, TensorType,
@@ -132,6 +133,7 @@ impl Builder {
             choices: Vec::new(),
             modules: BTreeMap::new(),
             source: BTreeMap::new(),
+            states: Vec::new(),
             dropouts: Vec::new(),
             notes: Vec::new(),
         };
@@ -273,6 +275,11 @@ impl Builder {
     /// Says of which class a module is.
     pub fn module(&mut self, path: Arc<str>, class: Arc<str>) {
         self.graph.modules.insert(path, class);
+    }
+
+    /// Says what a layer keeps from one token to the next.
+    pub fn state(&mut self, state: State) {
+        self.graph.states.push(state);
     }
 
     /// Says that the last node drops elements in training.

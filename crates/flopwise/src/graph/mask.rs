@@ -4,6 +4,15 @@
 
 use super::dim::Dim;
 
+/// What a pass is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pass {
+    /// All tokens at once: training, or the prompt of a generation (prefill).
+    Whole,
+    /// One token more, the keys and values of the tokens before it in a KV cache.
+    Decode,
+}
+
 /// See [`Op::Attention`](super::Op::Attention). Key and value may have fewer heads than the query
 /// (GQA).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,13 +21,15 @@ pub struct Attention {
     pub mask: Mask,
     /// Keys that lie in a KV cache and come before those of the key operand.
     pub cached: Dim,
+    /// Whether each score passes through `cap * tanh(score / cap)` (Gemma 2, arXiv 2408.00118).
+    pub is_soft_capped: bool,
 }
 
 impl Attention {
     /// Attention over its own operands, without a cache.
     #[must_use]
     pub fn new(mask: Mask) -> Attention {
-        Attention { mask, cached: Dim::ZERO }
+        Attention { mask, cached: Dim::ZERO, is_soft_capped: false }
     }
 }
 

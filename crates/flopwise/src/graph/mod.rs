@@ -14,6 +14,7 @@ mod op;
 mod shape;
 #[cfg(test)]
 mod shape_tests;
+mod state;
 mod stated;
 mod symbol;
 mod tensor;
@@ -22,14 +23,15 @@ pub use build::{BuildError, Builder, MAX_DIM, Mark, NewNode};
 pub use dim::{Dim, DimError};
 pub use einsum::Einsum;
 pub use fuse::fuse_attention;
-pub use mask::{Attention, Band, Mask};
+pub use mask::{Attention, Band, Mask, Pass};
 pub use op::{
     Cell, Convolution, Direction, Function, Interpolation, Keep, Kind, MatMul, Normalization, Op,
     Orientation, Padding, Pool, PoolFunction, Positions, Range, Recurrent, Reduce, Reduction,
     Rounding, Storage, Window,
 };
 pub use shape::{ShapeError, axis_of, infer};
-pub use stated::Stated;
+pub use state::{Keeps, State};
+pub use stated::{Stated, StatedGradient};
 pub use symbol::{BindError, Bindings, Constraint, ROUNDS, Relation, Symbol};
 pub use tensor::{
     Choice, Graph, Node, NodeId, Role, Shape, SourceLine, Stored, Tensor, TensorId, TensorType,

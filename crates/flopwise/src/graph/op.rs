@@ -17,11 +17,18 @@ use flopwise_formats::Format;
 pub enum Op {
     /// `a, b, [addend], scales..`: matrix product over the last two axes, leading axes broadcast.
     MatMul(MatMul),
+    /// `rows [n, in], stack [groups, in, out], [addend [groups, out]], [group of each row]`: each
+    /// row times the matrix of its group (the experts of a mixture of experts).
+    GroupedMatMul {
+        /// How the last two axes of the stack lie.
+        stack: Orientation,
+    },
     /// One input per term of the equation.
     Einsum(Einsum),
     /// `input [n, c, spatial..], weight, [bias]`.
     Convolution(Convolution),
-    /// `query [.., heads, length, d], key, value, [mask]`: scaled dot-product attention.
+    /// `query [.., heads, length, d], key, value, [mask or sinks]`: scaled dot-product
+    /// attention; sinks are a trained score per head that no value belongs to.
     Attention(Attention),
     /// `table [rows, width], indices`: one row per index.
     Embedding,
@@ -616,7 +623,7 @@ impl Op {
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
-            Op::MatMul(_) | Op::Einsum(_) => Kind::MatMul,
+            Op::MatMul(_) | Op::GroupedMatMul { .. } | Op::Einsum(_) => Kind::MatMul,
             Op::Convolution(_) => Kind::Convolution,
             Op::Attention(_) => Kind::Attention,
             Op::Embedding => Kind::Embedding,
@@ -658,6 +665,7 @@ impl Op {
     pub fn name(&self) -> &str {
         match self {
             Op::MatMul(_) => "matmul",
+            Op::GroupedMatMul { .. } => "grouped_matmul",
             Op::Einsum(_) => "einsum",
             Op::Convolution(Convolution { direction: Direction::Forward, .. }) => "convolution",
             Op::Convolution(_) => "convolution_transposed",
@@ -722,6 +730,7 @@ impl Op {
             | Op::Slice { storage, .. }
             | Op::Split { storage, .. } => *storage == Storage::View,
             Op::MatMul(_)
+            | Op::GroupedMatMul { .. }
             | Op::Einsum(_)
             | Op::Convolution(_)
             | Op::Attention(_)

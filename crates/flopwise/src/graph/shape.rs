@@ -39,6 +39,7 @@ pub fn infer(
     let mut rule = Rule { inputs, node, constraints };
     match op {
         Op::MatMul(matmul) => rule.matmul(*matmul),
+        Op::GroupedMatMul { stack } => rule.grouped_matmul(*stack),
         Op::Einsum(einsum) => rule.einsum(einsum),
         Op::Convolution(convolution) => rule.convolution(convolution),
         Op::Attention(_) => rule.attention(),
@@ -210,6 +211,22 @@ impl Rule<'_> {
             lengths = self.broadcast(&lengths, &addend.shape.0.clone())?;
         }
         self.output(lengths)
+    }
+
+    fn grouped_matmul(&mut self, orientation: Orientation) -> Types {
+        let (rows, stack) = (self.input(0)?.shape.0.clone(), self.input(1)?.shape.0.clone());
+        let ([n, inner], [groups, first, last]) = (rows.as_slice(), stack.as_slice()) else {
+            let (rows, stack) = (rows.len(), stack.len());
+            return fail(format!("a grouped product of {rows} and {stack} axes"));
+        };
+        let [inner_again, out] = oriented([first.clone(), last.clone()], orientation);
+        self.same(inner, &inner_again, "inner sizes of a grouped product")?;
+        if let Some(addend) = self.inputs.get(2).filter(|addend| addend.shape.rank() == 2) {
+            let (addend_groups, width) = (addend.shape.0[0].clone(), addend.shape.0[1].clone());
+            self.same(groups, &addend_groups, "groups of a grouped product")?;
+            self.same(&out, &width, "the width of a grouped product's addend")?;
+        }
+        self.output(vec![n.clone(), out])
     }
 
     fn einsum(&mut self, einsum: &Einsum) -> Types {

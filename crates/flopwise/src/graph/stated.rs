@@ -23,13 +23,45 @@ pub struct Stated {
     pub other: Dim,
     /// exp, log, roots, divisions ...
     pub transcendental: Dim,
+    /// What its gradients cost.
+    pub gradient: StatedGradient,
+}
+
+/// What the gradients of a [`Stated`] operator cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StatedGradient {
+    /// Nobody has said.
+    Unknown,
+    /// As much as the operator itself, which undoes what it did (a rotation); only the other
+    /// operands are kept.
+    Once,
+    /// Twice as much as the operator: each of its products has two factors, and each factor's
+    /// gradient is one product. All operands are kept.
+    Twice,
+    /// Its result steers and has no derivative (the choice of experts).
+    Nothing,
 }
 
 impl Stated {
+    /// Rotary position embedding (arXiv 2104.09864), before its counts are filled in.
+    #[must_use]
+    pub fn rotary_embedding(results: Vec<TensorType>) -> Stated {
+        let rotary = Stated::new("rotary_embedding", Kind::Elementwise, results);
+        Stated { gradient: StatedGradient::Once, ..rotary }
+    }
+
     /// One that computes nothing; the counts are filled in where there are some.
     #[must_use]
     pub fn new(name: &'static str, kind: Kind, results: Vec<TensorType>) -> Stated {
         let none = || Dim::ZERO;
-        Stated { name, kind, results, macs: none(), other: none(), transcendental: none() }
+        Stated {
+            name,
+            kind,
+            results,
+            macs: none(),
+            other: none(),
+            transcendental: none(),
+            gradient: StatedGradient::Unknown,
+        }
     }
 }

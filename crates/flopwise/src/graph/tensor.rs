@@ -4,6 +4,7 @@
 
 use super::dim::Dim;
 use super::op::{Op, Positions};
+use super::state::State;
 use super::symbol::{Constraint, Symbol};
 use crate::note::Note;
 use flopwise_formats::Format;
@@ -197,6 +198,9 @@ pub struct Graph {
     pub modules: BTreeMap<Arc<str>, Arc<str>>,
     /// What stands at each line of the source, where the file quotes it.
     pub source: BTreeMap<SourceLine, Arc<str>>,
+    /// What a decoder keeps from one token to the next, where the source says; empty where it is
+    /// to be read off the attentions.
+    pub states: Vec<State>,
     /// Nodes that do nothing in inference and drop elements at random in training.
     pub dropouts: Vec<NodeId>,
     /// Flaws and doubts met on the way here.

@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::graph::Graph;
 use bytes::Bytes;
 use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 /// Reads the model in `path`, whatever its kind; the content decides, not the name.
@@ -46,6 +47,26 @@ pub(crate) fn open_file(path: &Path, kinds: &str) -> Result<(File, u64), Error> 
         return Err(Error::new("is empty").remedy("save or download it again"));
     }
     Ok((file, len))
+}
+
+/// The whole of a file that must not be larger than `max_bytes`. `kinds` as for [`open_file`].
+pub(crate) fn read_small(path: &Path, max_bytes: u64, kinds: &str) -> Result<Bytes, Error> {
+    let (file, len) = open_file(path, kinds)?;
+    if max_bytes < len {
+        return Err(Error::new(format!("has {len} bytes, too many for a {kinds}")));
+    }
+    let mut bytes = Vec::new();
+    file.take(max_bytes).read_to_end(&mut bytes).map_err(cannot_open)?;
+    Ok(bytes.into())
+}
+
+/// Whether the first character of a file that is not blank opens a JSON object.
+pub(crate) fn starts_as_json(path: &Path) -> bool {
+    let mut first = [0; 64];
+    let is_file = std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
+    let read =
+        File::open(path).ok().filter(|_| is_file).and_then(|mut file| file.read(&mut first).ok());
+    read.is_some_and(|len| first[..len].trim_ascii_start().starts_with(b"{"))
 }
 
 fn cannot_open(error: std::io::Error) -> Error {

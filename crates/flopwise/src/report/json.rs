@@ -416,8 +416,8 @@ struct ModelJson<'a> {
 
 fn models(entries: &[ModelEntry]) -> ModelsJson<'_> {
     let models = entries.iter().map(|entry| ModelJson {
-        name: entry.name,
-        description: entry.description,
+        name: &entry.name,
+        description: &entry.description,
         inputs: &entry.inputs,
         parameters: entry.parameters,
         macs: &entry.macs,

@@ -279,9 +279,9 @@ pub struct Point {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelEntry {
     /// The name to type.
-    pub name: &'static str,
+    pub name: String,
     /// What it is.
-    pub description: &'static str,
+    pub description: String,
     /// The inputs it takes: `x [batch, 3, 224, 224] fp32`.
     pub inputs: String,
     /// Trained numbers.

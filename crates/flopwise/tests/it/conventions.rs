@@ -21,6 +21,7 @@ fn asked(model: &str, bind: &[(&str, i128)], conventions: Conventions) -> Conven
         grouping: Grouping::Kind,
         masking: Masking::as_file(),
         positions: Positions::All,
+        mtp: 0,
         weights: None,
     };
     let report = answer(&Query::Convention(query, conventions, Working::Hidden));
@@ -207,9 +208,9 @@ fn what_a_file_cannot_tell_is_said() {
 #[test]
 fn every_convention_of_every_built_in_model_adds_up() {
     for (model, _) in flopwise::arch::names() {
-        for row in asked(model, &[], Conventions::All).rows {
+        for row in asked(&model, &[], Conventions::All).rows {
             if let Ok(figure) = &row.figure {
-                adds_up(figure, model);
+                adds_up(figure, &model);
             }
         }
     }

@@ -1,5 +1,6 @@
 //! The integration tests, one binary.
 
+mod architectures;
 mod backward;
 mod conventions;
 mod masks;

@@ -23,6 +23,7 @@ fn query(model: &str, masking: Masking, bindings: &[(&str, i128)]) -> CountQuery
         bindings: bindings.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect(),
         grouping: Grouping::Kind,
         masking,
+        mtp: 0,
         weights: None,
         positions: Positions::All,
     }
@@ -140,7 +141,7 @@ fn latent_attention_is_counted_both_ways() {
     let slice = Op::Slice { ranges: vec![range], storage: Storage::View };
     let values = builder.apply("values", slice, &[key]).unwrap()[0];
     let cached = Dim::from(CONTEXT - 1);
-    let attention = Attention { mask: Mask::Full, cached };
+    let attention = Attention { cached, ..Attention::new(Mask::Full) };
     let attended =
         builder.apply("attention", Op::Attention(attention), &[query, key, values]).unwrap()[0];
     let output = builder.apply("output", product(), &[attended, down]).unwrap();

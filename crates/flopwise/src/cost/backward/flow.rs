@@ -3,7 +3,9 @@
 //!
 //! Not here: what the gradients cost.
 
-use crate::graph::{Dim, Function, Graph, Node, Op, Reduction, Role, TensorId, TensorType};
+use crate::graph::{
+    Dim, Function, Graph, Node, Op, Reduction, Role, StatedGradient, TensorId, TensorType,
+};
 
 /// The flow of gradients through a graph, one entry per tensor each.
 pub(in crate::cost) struct Flow {
@@ -106,7 +108,12 @@ pub(in crate::cost) fn stop(node: &Node, input_idx: usize) -> Option<&'static st
             (input_idx != 0).then_some("an index has no derivative")
         }
         Op::Normalization(_) => (2 < input_idx).then_some("running statistics are not trained"),
-        Op::Einsum(_)
+        Op::Stated(stated) => match stated.gradient {
+            StatedGradient::Nothing => Some("its result steers and has no derivative"),
+            StatedGradient::Unknown | StatedGradient::Once | StatedGradient::Twice => None,
+        },
+        Op::GroupedMatMul { .. }
+        | Op::Einsum(_)
         | Op::Convolution(_)
         | Op::Attention(_)
         | Op::Softmax { .. }
@@ -132,7 +139,6 @@ pub(in crate::cost) fn stop(node: &Node, input_idx: usize) -> Option<&'static st
         | Op::Scatter
         | Op::Resize { .. }
         | Op::TopK { .. }
-        | Op::Stated(_)
         | Op::Opaque { .. } => None,
     }
 }

@@ -17,7 +17,7 @@ mod products;
 pub(super) use flow::{Flow, flow, is_float};
 
 use super::{Arithmetic, Cost, Count, Operands, node_operands};
-use crate::graph::{Dim, Graph, Node, Op, Role, TensorId};
+use crate::graph::{Dim, Graph, Node, Op, Role, Stated, StatedGradient, TensorId};
 
 /// What a node's gradients take.
 #[derive(Debug, Default)]
@@ -114,6 +114,7 @@ pub(super) fn rule(graph: &Graph, node: &Node, wanted: &[bool]) -> Result<Rule, 
 fn rule_of(op: &Op, case: &Case) -> Result<Rule, String> {
     match op {
         Op::MatMul(op) => products::matmul(*op, case),
+        Op::GroupedMatMul { .. } => products::grouped(case),
         Op::Einsum(op) => products::einsum(op, case),
         Op::Convolution(op) => products::convolution(op, case),
         Op::Attention(op) => products::attention(op, case),
@@ -171,14 +172,32 @@ fn rule_of(op: &Op, case: &Case) -> Result<Rule, String> {
         Op::Quantize(_) | Op::Dequantize(_) | Op::Bitcast { .. } | Op::Fill { .. } => {
             Ok(Rule::default())
         }
-        // A rotation is undone by one the other way.
-        Op::Stated(stated) if stated.name == "rotary_embedding" => {
-            let (other, transcendental) = (stated.other.clone(), stated.transcendental.clone());
-            let saved = (1..case.n_inputs()).map(Saved::Input).collect();
-            whole(case, Arithmetic { other, transcendental, ..Arithmetic::none() }, saved)
-        }
-        Op::Stated(stated) => Err(format!("its gradient ({}) has no rule", stated.name)),
+        Op::Stated(stated) => stated_gradient(stated, case),
         Op::Opaque { reason, .. } => Err(reason.clone()),
+    }
+}
+
+/// What the operator's definition says of its gradients.
+fn stated_gradient(stated: &Stated, case: &Case) -> Result<Rule, String> {
+    let times = |n: i64| Arithmetic {
+        macs: &stated.macs * &Dim::from(n),
+        other: &stated.other * &Dim::from(n),
+        transcendental: &stated.transcendental * &Dim::from(n),
+    };
+    let kept = |first: usize| (first..case.n_inputs()).map(Saved::Input).collect();
+    match stated.gradient {
+        StatedGradient::Unknown => Err(format!("its gradient ({}) has no rule", stated.name)),
+        StatedGradient::Once => whole(case, times(1), kept(1)),
+        StatedGradient::Twice => Ok(Rule {
+            gradients: case
+                .wanted_inputs()
+                .map(|input| Gradient { input, arithmetic: Arithmetic::none() })
+                .collect(),
+            shared: times(2),
+            saved: kept(0),
+            ..Rule::default()
+        }),
+        StatedGradient::Nothing => Ok(Rule::default()),
     }
 }
 

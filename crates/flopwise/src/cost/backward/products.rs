@@ -29,6 +29,23 @@ pub(super) fn matmul(op: MatMul, case: &Case) -> Result<Rule, String> {
     Ok(rule)
 }
 
+/// As [`matmul`]: each row's gradient meets the matrix of its group, and each matrix's gradient is
+/// the product of its group's rows.
+pub(super) fn grouped(case: &Case) -> Result<Rule, String> {
+    let products = matmul::grouped(&case.operands)?.macs;
+    let mut rule = Rule { kernels: Kernels::Each, ..Rule::default() };
+    for input in case.wanted_inputs() {
+        let (macs, other) = match input {
+            0 | 1 => (products.clone(), Dim::ZERO),
+            _ => (Dim::ZERO, case.operands.output_elements()?),
+        };
+        let arithmetic = Arithmetic { macs, other, transcendental: Dim::ZERO };
+        rule.gradients.push(Gradient { input, arithmetic });
+    }
+    rule.saved = kept_factors(case);
+    Ok(rule)
+}
+
 /// Of two factors, each is kept for the gradient of the other.
 fn kept_factors(case: &Case) -> Vec<Saved> {
     let kept = [(0, 1), (1, 0)].into_iter().filter(|(_, other)| case.wants(*other));

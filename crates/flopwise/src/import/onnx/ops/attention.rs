@@ -2,7 +2,7 @@
 //!
 //! Not here: fused attentions of other domains (`contrib.rs`), linear attention (`recurrent.rs`).
 
-use crate::graph::{Attention, Band, Dim, Kind, Mask, Op, Shape, Stated, Storage, TensorType};
+use crate::graph::{Attention, Band, Dim, Mask, Op, Shape, Stated, Storage, TensorType};
 use crate::import::onnx::call::{Call, Plan, Source, Step, one, stated};
 
 pub(super) fn plan(call: &Call) -> Option<Plan> {
@@ -145,7 +145,7 @@ fn rotary_embedding(call: &Call) -> Plan {
     let rotated = rotated.map_or(head_size.clone(), Dim::from);
     let heads = input.shape.elements().floor_div(&head_size);
     let other = &(&heads * &rotated) * &Dim::from(3);
-    let rotary = Stated::new("rotary_embedding", Kind::Elementwise, vec![input.clone()]);
+    let rotary = Stated::rotary_embedding(vec![input.clone()]);
     stated(call, Stated { other, ..rotary })
 }
 

@@ -482,7 +482,7 @@ fn rotary(call: &Call) -> Plan {
         let heads = input.shape.elements().floor_div(&size);
         other = &(&heads * &Dim::from(rotated)) * &Dim::from(3i64);
     }
-    let rotary = Stated::new("rotary_embedding", Kind::Elementwise, vec![input.clone()]);
+    let rotary = Stated::rotary_embedding(vec![input.clone()]);
     stated(call, Stated { other, ..rotary })
 }
 
@@ -491,7 +491,7 @@ fn gemma_rotary(call: &Call) -> Plan {
     let (query, key) = (call.tensor_type(1)?.clone(), call.tensor_type(3)?.clone());
     let elements = &query.shape.elements() + &key.shape.elements();
     let transcendental = &call.tensor_type(0)?.shape.elements() * &Dim::from(2i64);
-    let rotary = Stated::new("rotary_embedding", Kind::Elementwise, vec![query, key]);
+    let rotary = Stated::rotary_embedding(vec![query, key]);
     let other = &elements * &Dim::from(3i64);
     stated(call, Stated { other, transcendental, ..rotary })
 }

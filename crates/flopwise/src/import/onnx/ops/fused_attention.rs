@@ -5,7 +5,7 @@
 
 use super::quantized::{Steps, inputs};
 use crate::graph::{
-    Attention, Dim, Function, Kind, Mask, MatMul, Op, Orientation, Range, Shape, Stated, Storage,
+    Attention, Dim, Function, Mask, MatMul, Op, Orientation, Range, Shape, Stated, Storage,
     TensorType,
 };
 use crate::import::onnx::call::{Call, Plan, Source};
@@ -224,7 +224,7 @@ fn apart(call: &Call, heads: &Heads) -> Plan {
         _ => inputs(call, &[4]),
     };
     operands.extend(tensors);
-    let op = Op::Attention(Attention { mask, cached: heads.past.clone() });
+    let op = Op::Attention(Attention { cached: heads.past.clone(), ..Attention::new(mask) });
     let made = steps.then(op, &operands);
     join_heads(&mut steps, made, [batch, queries, n_query, d_v]);
     steps.plan()
@@ -242,7 +242,7 @@ fn packed(steps: &mut Steps, slot: usize, place: usize, [b, s, n, d]: [&Dim; 4])
 /// Four multiplies, a subtraction and an addition for each pair of elements.
 fn rotary(own: TensorType) -> Op {
     let other = &own.shape.elements() * &Dim::from(3i64);
-    let rotary = Stated::new("rotary_embedding", Kind::Elementwise, vec![own]);
+    let rotary = Stated::rotary_embedding(vec![own]);
     Op::Stated(Box::new(Stated { other, ..rotary }))
 }
 
@@ -318,7 +318,7 @@ fn projected(call: &Call, [bias, mask, score_bias, past]: [usize; 4]) -> Plan {
     let filled = if shares { (&filled - queries).maximum(&Dim::ZERO) } else { filled };
     let mask = causal_or(call, &[mask, score_bias], &filled);
     let operands = inputs(call, &[score_bias]);
-    let attention = Attention { mask, cached: filled };
+    let attention = Attention { cached: filled, ..Attention::new(mask) };
     attend(&mut steps, whole, [batch, queries, &n], &widths, attention, &operands);
     steps.plan()
 }

@@ -1,0 +1,36 @@
+//! Families of architectures: the fields of a config, by `model_type`, to what is built of them.
+//!
+//! Each family reads its fields as the reference implementation does (`transformers`, the file
+//! `models/<model_type>/configuration_<model_type>.py`), and names what it assumes.
+
+mod llama;
+
+use super::Options;
+use super::config::Config;
+use crate::error::Error;
+use crate::graph::Graph;
+
+/// What a family's builder is given besides the config.
+pub(super) struct Request<'a> {
+    /// The model's name.
+    pub(super) name: &'a str,
+    /// What the user wants built.
+    pub(super) options: &'a Options,
+}
+
+/// Builds the graph that a config describes.
+type Build = fn(&Config, &Request) -> Result<Graph, Error>;
+
+/// Every `model_type` known, with its builder.
+const FAMILIES: &[&[(&str, Build)]] = &[llama::TYPES];
+
+/// The builder of a `model_type`.
+pub(super) fn build(model_type: &str) -> Option<Build> {
+    let mut all = FAMILIES.iter().flat_map(|family| family.iter());
+    all.find(|(known, _)| *known == model_type).map(|(_, build)| *build)
+}
+
+/// Every `model_type` known.
+pub(super) fn model_types() -> impl Iterator<Item = &'static str> {
+    FAMILIES.iter().flat_map(|family| family.iter()).map(|(known, _)| *known)
+}

@@ -1,0 +1,228 @@
+//! Self-attention with grouped key heads (GQA, arXiv 2305.13245), in the variants that decoders have.
+//!
+//! Not here: latent attention (MLA), and attention between two sequences.
+
+use crate::arch::network::{Bias, Made, Network, Norm, dim};
+use crate::error::Error;
+use crate::graph::{Attention, Band, Dim, Function, Keeps, Mask, TensorId};
+
+/// See [`super::Mixer::Attention`].
+#[derive(Clone, Debug)]
+pub(in crate::arch) struct SelfAttention {
+    /// The class in the reference implementation.
+    pub(in crate::arch) class: &'static str,
+    /// Query heads.
+    pub(in crate::arch) heads: i64,
+    /// Key and value heads.
+    pub(in crate::arch) kv_heads: i64,
+    /// Elements of a head.
+    pub(in crate::arch) head_dim: i64,
+    /// How queries, keys and values come about.
+    pub(in crate::arch) projections: Projections,
+    /// Name and bias of the output projection.
+    pub(in crate::arch) output: (&'static str, Bias),
+    /// Normalisation of queries and keys.
+    pub(in crate::arch) head_norm: Option<HeadNorm>,
+    /// Elements of each head that are rotated; 0 for none.
+    pub(in crate::arch) rotated: i64,
+    /// Which keys a query sees.
+    pub(in crate::arch) mask: Mask,
+    /// Whether each head has a trained score that no value belongs to (attention sinks).
+    pub(in crate::arch) has_sinks: bool,
+    /// Whether the query projection also gives a gate for the result (Qwen3-Next).
+    pub(in crate::arch) is_gated: bool,
+    /// Whether scores pass through a tanh (Gemma 2: soft cap).
+    pub(in crate::arch) is_soft_capped: bool,
+}
+
+/// How queries, keys and values come about.
+#[derive(Clone, Debug)]
+pub(in crate::arch) enum Projections {
+    /// One linear layer each: name and bias of q, k, v.
+    Apart([(&'static str, Bias); 3]),
+    /// One linear layer for all.
+    Joined(&'static str, Bias),
+    /// One for all with a weight `[in, out]` (GPT-2).
+    JoinedPlain(&'static str),
+    /// Queries and keys as usual; the values are the keys before they are normalised (Gemma 4).
+    KeysAreValues([(&'static str, Bias); 2]),
+}
+
+/// Normalisation of queries and keys before they are rotated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::arch) struct HeadNorm {
+    /// Which.
+    pub(in crate::arch) norm: Norm,
+    /// Names of the norms of queries and of keys.
+    pub(in crate::arch) names: [&'static str; 2],
+    /// Over each head, or over all heads together.
+    pub(in crate::arch) span: Span,
+}
+
+/// What a [`HeadNorm`] goes over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::arch) enum Span {
+    /// Each head by itself.
+    Head,
+    /// All heads of a token.
+    Token,
+}
+
+impl SelfAttention {
+    /// As Llama has it: four projections without bias, all elements rotated, causal.
+    pub(in crate::arch) fn llama(heads: i64, kv_heads: i64, head_dim: i64) -> SelfAttention {
+        let none = Bias::None;
+        SelfAttention {
+            class: "Attention",
+            heads,
+            kv_heads,
+            head_dim,
+            projections: Projections::Apart([("q_proj", none), ("k_proj", none), ("v_proj", none)]),
+            output: ("o_proj", none),
+            head_norm: None,
+            rotated: head_dim,
+            mask: Mask::causal(),
+            has_sinks: false,
+            is_gated: false,
+            is_soft_capped: false,
+        }
+    }
+
+    /// Whether key heads go evenly into query heads.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        match self.heads % self.kv_heads {
+            0 => Ok(()),
+            _ => Err(Error::new(format!(
+                "{} query heads do not share {} key heads evenly",
+                self.heads, self.kv_heads
+            ))),
+        }
+    }
+
+    /// `x [b, s, hidden]` -> the same shape.
+    pub(super) fn build(&self, net: &mut Network, x: TensorId) -> Made {
+        let hidden = net.width(x)?;
+        let [query, key, value, gate] = self.project(net, x)?;
+        let [query, key, value] = [query.ok_or("query"), key.ok_or("key"), value.ok_or("value")]
+            .map(|operand| operand.map_err(|what| Error::new(format!("no {what} projection"))));
+        let (query, key, value) = (query?, key?, value?);
+        let query = self.heads(net, query, self.heads, 0)?;
+        let key = self.heads(net, key, self.kv_heads, 1)?;
+        let value = self.turned(net, value, self.kv_heads)?;
+        let sinks = match self.has_sinks {
+            true => Some(net.parameter("sinks", &[self.heads])?),
+            false => None,
+        };
+        let attention =
+            Attention { is_soft_capped: self.is_soft_capped, ..Attention::new(self.mask.clone()) };
+        let seen = net.attend([query, key, value], attention, sinks)?;
+        self.keep(net);
+        let mut merged = self.merged(net, seen)?;
+        if let Some(gate) = gate {
+            let gate = net.each(Function::Sigmoid, &[gate])?;
+            merged = net.mul(merged, gate)?;
+        }
+        let (name, bias) = self.output;
+        match self.projections {
+            Projections::JoinedPlain(_) => net.linear_plain(name, merged, hidden),
+            Projections::Apart(_) | Projections::Joined(..) | Projections::KeysAreValues(_) => {
+                net.linear(name, merged, hidden, bias)
+            }
+        }
+    }
+
+    /// Queries, keys, values and the gate, each `[b, s, heads * d]`.
+    fn project(&self, net: &mut Network, x: TensorId) -> Result<[Option<TensorId>; 4], Error> {
+        let (q_width, kv_width) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
+        let q_out = if self.is_gated { 2 * q_width } else { q_width };
+        let parts = |net: &mut Network, joined: TensorId| {
+            let parts = net.split(joined, &[q_out, kv_width, kv_width])?;
+            Ok::<_, Error>([parts[0], parts[1], parts[2]])
+        };
+        let [query, key, value] = match &self.projections {
+            Projections::Apart([q, k, v]) => [
+                net.linear(q.0, x, q_out, q.1)?,
+                net.linear(k.0, x, kv_width, k.1)?,
+                net.linear(v.0, x, kv_width, v.1)?,
+            ],
+            Projections::KeysAreValues([q, k]) => {
+                let query = net.linear(q.0, x, q_out, q.1)?;
+                let key = net.linear(k.0, x, kv_width, k.1)?;
+                [query, key, key]
+            }
+            Projections::Joined(name, bias) => {
+                let joined = net.linear(name, x, q_out + 2 * kv_width, *bias)?;
+                parts(net, joined)?
+            }
+            Projections::JoinedPlain(name) => {
+                let joined = net.linear_plain(name, x, q_out + 2 * kv_width)?;
+                parts(net, joined)?
+            }
+        };
+        if !self.is_gated {
+            return Ok([Some(query), Some(key), Some(value), None]);
+        }
+        let halves = net.split(query, &[q_width, q_width])?;
+        Ok([Some(halves[0]), Some(key), Some(value), Some(halves[1])])
+    }
+
+    /// `[b, s, heads * d]` -> normalised and rotated `[b, heads, s, d]`. `which` is 0 for queries, 1
+    /// for keys.
+    fn heads(&self, net: &mut Network, x: TensorId, heads: i64, which: usize) -> Made {
+        let norm_over = |span| self.head_norm.filter(|norm| norm.span == span);
+        let mut x = x;
+        if let Some(HeadNorm { norm, names, .. }) = norm_over(Span::Token) {
+            x = net.norm(names[which], x, norm)?;
+        }
+        let apart = self.apart(net, x, heads)?;
+        let normed = match norm_over(Span::Head) {
+            Some(HeadNorm { norm, names, .. }) => net.norm(names[which], apart, norm)?,
+            None => apart,
+        };
+        let turned = net.permute(normed, &[0, 2, 1, 3])?;
+        if self.rotated == 0 { Ok(turned) } else { net.rotary(turned, self.rotated) }
+    }
+
+    /// `[b, s, heads * d]` -> `[b, s, heads, d]`.
+    fn apart(&self, net: &mut Network, x: TensorId, heads: i64) -> Made {
+        let (batch, seq) = (net.axis(x, 3), net.axis(x, 2));
+        net.reshape(x, &[batch, seq, dim(heads), dim(self.head_dim)])
+    }
+
+    /// `[b, s, heads * d]` -> `[b, heads, s, d]`.
+    fn turned(&self, net: &mut Network, x: TensorId, heads: i64) -> Made {
+        let apart = self.apart(net, x, heads)?;
+        net.permute(apart, &[0, 2, 1, 3])
+    }
+
+    /// `[b, heads, s, d]` -> `[b, s, heads * d]`.
+    fn merged(&self, net: &mut Network, x: TensorId) -> Made {
+        let turned = net.permute(x, &[0, 2, 1, 3])?;
+        let copy = net.contiguous(turned)?;
+        let (batch, seq) = (net.axis(copy, 4), net.axis(copy, 3));
+        net.reshape(copy, &[batch, seq, dim(self.heads * self.head_dim)])
+    }
+
+    /// Keys and values of each token stay, as far back as the mask reaches.
+    fn keep(&self, net: &mut Network) {
+        let elements = dim(2 * self.kv_heads * self.head_dim);
+        if let Some(keeps) = kept(&self.mask) {
+            net.state("keys and values", elements, net.format(), keeps);
+        }
+    }
+}
+
+/// Of how many tokens a mask keeps the keys; `None` where nothing is generated token by token.
+pub(in crate::arch) fn kept(mask: &Mask) -> Option<Keeps> {
+    match mask {
+        Mask::Band(Band { left, right: Some(right), .. }) if *right == Dim::ZERO => {
+            Some(match left {
+                Some(left) => Keeps::Window(left + &Dim::ONE),
+                None => Keeps::All,
+            })
+        }
+        Mask::Chunk { length, .. } => Some(Keeps::Chunk(length.clone())),
+        Mask::Prefix { .. } => Some(Keeps::All),
+        Mask::Full | Mask::Band(_) | Mask::Packed { .. } | Mask::Tensor => None,
+    }
+}

@@ -1,0 +1,235 @@
+//! Mixture of experts (arXiv 1701.06538, 2401.04088): a router scores every expert for every token,
+//! each token goes to its best few, and their results are added up by those scores.
+//!
+//! Every token is computed by exactly `k` experts: no token is dropped and no capacity is padded.
+
+use super::feed_forward::Dense;
+use crate::arch::network::{Bias, Made, Network, dim};
+use crate::error::Error;
+use crate::graph::{
+    Dim, Function, Kind, MatMul, Op, Orientation, Stated, StatedGradient, TensorId,
+};
+
+/// See [`super::FeedForward::Experts`].
+#[derive(Clone, Debug)]
+pub(in crate::arch) struct Experts {
+    /// The class in the reference implementation.
+    pub(in crate::arch) class: &'static str,
+    /// How many experts.
+    pub(in crate::arch) experts: i64,
+    /// How many of them compute each token.
+    pub(in crate::arch) top_k: i64,
+    /// Elements between the matrices of one expert.
+    pub(in crate::arch) width: i64,
+    /// The function between them.
+    pub(in crate::arch) function: Function,
+    /// Whether a gate multiplies: gate and up lie in one stack.
+    pub(in crate::arch) is_gated: bool,
+    /// Whether each expert's matrices have biases.
+    pub(in crate::arch) bias: Bias,
+    /// How the matrices of the stacks lie: `Transposed` is `[experts, out, in]`.
+    pub(in crate::arch) orientation: Orientation,
+    /// The router.
+    pub(in crate::arch) gate: Gate,
+    /// An expert that every token visits.
+    pub(in crate::arch) shared: Option<SharedExpert>,
+    /// Tokens are projected to this width before the experts and back after them (LatentMoE).
+    pub(in crate::arch) latent: Option<i64>,
+}
+
+/// The router.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::arch) struct Gate {
+    /// Its name.
+    pub(in crate::arch) name: &'static str,
+    /// Whether it adds a bias.
+    pub(in crate::arch) bias: Bias,
+    /// The name of a trained correction of the scores, which only chooses (DeepSeek-V3).
+    pub(in crate::arch) correction: Option<&'static str>,
+    /// Softmax or sigmoid.
+    pub(in crate::arch) scores: Scores,
+}
+
+/// How scores come about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::arch) enum Scores {
+    /// Over all experts.
+    Softmax,
+    /// Of each expert alone.
+    Sigmoid,
+}
+
+/// An expert that every token visits.
+#[derive(Clone, Debug)]
+pub(in crate::arch) struct SharedExpert {
+    /// Its name.
+    pub(in crate::arch) name: &'static str,
+    /// Its matrices.
+    pub(in crate::arch) dense: Dense,
+    /// The name of a linear layer whose sigmoid scales its result.
+    pub(in crate::arch) gate: Option<&'static str>,
+}
+
+impl Experts {
+    /// As Mixtral has it: softmax router, gated experts, nothing shared.
+    pub(in crate::arch) fn mixtral(experts: i64, top_k: i64, width: i64) -> Experts {
+        Experts {
+            class: "SparseMoeBlock",
+            experts,
+            top_k,
+            width,
+            function: Function::Silu,
+            is_gated: true,
+            bias: Bias::None,
+            orientation: Orientation::Transposed,
+            gate: Gate {
+                name: "gate",
+                bias: Bias::None,
+                correction: None,
+                scores: Scores::Softmax,
+            },
+            shared: None,
+            latent: None,
+        }
+    }
+
+    /// Whether there are as many experts as each token wants.
+    pub(in crate::arch) fn check(&self) -> Result<(), Error> {
+        if self.experts < self.top_k {
+            let (experts, top_k) = (self.experts, self.top_k);
+            return Err(Error::new(format!("{top_k} of {experts} experts cannot be chosen")));
+        }
+        Ok(())
+    }
+
+    /// `x [b, s, hidden]` -> the same shape.
+    pub(super) fn build(&self, net: &mut Network, x: TensorId) -> Made {
+        self.check()?;
+        let shape = net.shape(x);
+        let hidden = net.width(x)?;
+        let n_tokens = Dim::product(shape.iter().rev().skip(1));
+        let flat = net.reshape(x, &[n_tokens.clone(), dim(hidden)])?;
+        let (scores, chosen) = self.route(net, flat)?;
+        let narrow = match self.latent {
+            Some(width) => net.linear("fc1_latent_proj", flat, width, Bias::None)?,
+            None => flat,
+        };
+        let routed = net.module("experts", "Experts", |net| {
+            self.routed(net, narrow, &n_tokens, [scores, chosen])
+        })?;
+        let mut routed = match self.latent {
+            Some(_) => net.linear("fc2_latent_proj", routed, hidden, Bias::None)?,
+            None => routed,
+        };
+        if let Some(shared) = &self.shared {
+            let own =
+                net.module(shared.name, shared.dense.class, |net| shared.dense.build(net, flat))?;
+            let own = match shared.gate {
+                Some(gate) => {
+                    let gate = net.linear(gate, flat, 1, Bias::None)?;
+                    let gate = net.each(Function::Sigmoid, &[gate])?;
+                    net.mul(own, gate)?
+                }
+                None => own,
+            };
+            routed = net.add(routed, own)?;
+        }
+        net.reshape(routed, &shape)
+    }
+
+    /// Scores `[n, k]` and the experts they belong to.
+    fn route(&self, net: &mut Network, x: TensorId) -> Result<(TensorId, TensorId), Error> {
+        let Gate { name, bias, correction, scores } = self.gate;
+        let class = "torch.nn.modules.linear.Linear";
+        let (scored, chosen_by) = net.module(name, class, |net| {
+            let weight = net.parameter("weight", &[self.experts, net.width(x)?])?;
+            let mut inputs = vec![x, weight];
+            if bias == Bias::Added {
+                inputs.push(net.parameter("bias", &[self.experts])?);
+            }
+            let op = Op::MatMul(MatMul::new(Orientation::Plain, Orientation::Transposed));
+            let logits = net.apply("", "aten.linear.default", op, &inputs)?;
+            let scored = match scores {
+                Scores::Softmax => net.softmax(logits)?,
+                Scores::Sigmoid => net.each(Function::Sigmoid, &[logits])?,
+            };
+            let chosen_by = match correction {
+                Some(correction) => {
+                    let correction = net.parameter(correction, &[self.experts])?;
+                    net.add(scored, correction)?
+                }
+                None => scored,
+            };
+            Ok((scored, chosen_by))
+        })?;
+        let op = Op::TopK { axis: 1, k: dim(self.top_k) };
+        let best = net.apply_many("topk", "aten.topk.default", op, &[chosen_by], 2)?;
+        let picked = match correction {
+            Some(_) => {
+                net.apply("gather", "aten.gather.default", Op::GatherElements, &[scored, best[1]])?
+            }
+            None => best[0],
+        };
+        Ok((picked, best[1]))
+    }
+
+    /// Each token once for each of its experts, through them, and back.
+    fn routed(
+        &self,
+        net: &mut Network,
+        x: TensorId,
+        n_tokens: &Dim,
+        [scores, chosen]: [TensorId; 2],
+    ) -> Made {
+        let width = net.width(x)?;
+        let n_rows = n_tokens * &dim(self.top_k);
+        let order = net.reshape(chosen, std::slice::from_ref(&n_rows))?;
+        let rows =
+            net.apply("index", "aten.index.Tensor", Op::Index { axes: vec![0] }, &[x, order])?;
+        let inner = if self.is_gated { 2 * self.width } else { self.width };
+        let first = if self.is_gated { "gate_up_proj" } else { "up_proj" };
+        let up = self.grouped(net, first, [rows, order], [width, inner])?;
+        let inner = match self.is_gated {
+            true => {
+                let halves = net.split(up, &[self.width, self.width])?;
+                let gate = net.each(self.function, &[halves[0]])?;
+                net.mul(gate, halves[1])?
+            }
+            false => net.each(self.function, &[up])?,
+        };
+        let down = self.grouped(net, "down_proj", [inner, order], [self.width, width])?;
+        let scores = net.reshape(scores, &[n_rows, Dim::ONE])?;
+        let weighted = net.mul(down, scores)?;
+        self.combine(net, weighted, n_tokens, width)
+    }
+
+    fn grouped(
+        &self,
+        net: &mut Network,
+        name: &str,
+        [rows, order]: [TensorId; 2],
+        [width, out]: [i64; 2],
+    ) -> Made {
+        let sizes = match self.orientation {
+            Orientation::Plain => [self.experts, width, out],
+            Orientation::Transposed => [self.experts, out, width],
+        };
+        let mut inputs = vec![rows, net.parameter(name, &sizes)?];
+        if self.bias == Bias::Added {
+            inputs.push(net.parameter(&format!("{name}_bias"), &[self.experts, out])?);
+        }
+        inputs.push(order);
+        let op = Op::GroupedMatMul { stack: self.orientation };
+        net.apply(name, "aten._grouped_mm.default", op, &inputs)
+    }
+
+    /// The `k` results of each token added up.
+    fn combine(&self, net: &mut Network, x: TensorId, n_tokens: &Dim, width: i64) -> Made {
+        let result = net.tensor_type(&[n_tokens.clone(), dim(width)]);
+        let other = &(n_tokens * &dim(width)) * &dim(self.top_k - 1);
+        let sum = Stated::new("combine", Kind::Elementwise, vec![result]);
+        let sum = Stated { other, ..sum };
+        let results = net.stated(sum, StatedGradient::Once, &[x])?;
+        results.first().copied().ok_or_else(|| Error::new("no result"))
+    }
+}

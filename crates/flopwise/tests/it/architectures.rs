@@ -1,0 +1,90 @@
+//! Graphs built from a config against what the reference implementation builds of it: every weight by
+//! name and shape, and the multiply-accumulates that PyTorch's FlopCounterMode sees
+//! (`tools/arch_oracle.py`).
+
+use flopwise::arch::{self, Options};
+use flopwise::cost::{self, Masking, Seen};
+use flopwise::graph::{Bindings, Graph, Role};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// What the oracle found for one config.
+struct Case {
+    name: String,
+    config: Value,
+    row: Value,
+}
+
+fn cases(file: &str) -> Vec<Case> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/arch").join(file);
+    let text = std::fs::read(path).unwrap();
+    let all: Value = serde_json::from_slice(&text).unwrap();
+    let rows = all["cases"].as_array().unwrap().iter().map(|row| Case {
+        name: row["name"].as_str().unwrap().to_owned(),
+        config: row["config"].clone(),
+        row: row.clone(),
+    });
+    rows.collect()
+}
+
+fn weights(graph: &Graph) -> BTreeMap<String, Vec<u64>> {
+    let trained = graph.tensors.iter().filter(|tensor| tensor.role == Role::Parameter);
+    let entry = |tensor: &flopwise::graph::Tensor| {
+        let shape = &tensor.tensor_type.as_ref().unwrap().shape.0;
+        let lengths = shape.iter().map(|length| length.as_constant().unwrap() as u64);
+        (tensor.name.clone(), lengths.collect())
+    };
+    trained.map(entry).collect()
+}
+
+/// The sizes that the oracle ran with, by the graph's symbols.
+fn bindings(row: &Value) -> Bindings {
+    let mut bound = BTreeMap::new();
+    let mut bind = |input: &str, symbols: &[&str]| {
+        let Some(shape) = row["inputs"][input].as_array() else { return };
+        for (symbol, length) in symbols.iter().zip(shape).filter(|(symbol, _)| !symbol.is_empty()) {
+            bound.insert((*symbol).to_owned(), i128::from(length.as_i64().unwrap()));
+        }
+    };
+    bind("input_ids", &["batch", "seq"]);
+    bind("decoder_input_ids", &["batch", "target_seq"]);
+    bind("pixel_values", &["batch"]);
+    bind("input_features", &["batch"]);
+    bind("sample", &["batch"]);
+    bind("hidden_states", &["batch"]);
+    bind("encoder_hidden_states", &["batch", "text_seq"]);
+    Bindings(bound)
+}
+
+#[track_caller]
+fn check(file: &str) {
+    for case in cases(file) {
+        let text = case.config.to_string();
+        let graph = arch::read(&case.name, text.as_bytes(), &Options::whole());
+        let mut graph = graph.unwrap_or_else(|error| panic!("{}: {error}", case.name));
+        let expected: BTreeMap<String, Vec<u64>> =
+            serde_json::from_value(case.row["tensors"].clone()).unwrap();
+        let found = weights(&graph);
+        for (name, shape) in &expected {
+            assert_eq!(found.get(name), Some(shape), "{}: {name}", case.name);
+        }
+        for name in found.keys() {
+            assert!(expected.contains_key(name), "{}: {name} is not in the model", case.name);
+        }
+        let work = cost::work(&graph);
+        assert_eq!(work.unknown().count(), 0, "{}", case.name);
+        let parameters = case.row["parameters"].as_u64().unwrap();
+        assert_eq!(work.parameters.to_string(), parameters.to_string(), "{}", case.name);
+        let Some(macs) = case.row["macs"].as_u64() else { continue };
+        let full = Masking { seen: Seen::All, ..Masking::as_file() };
+        cost::apply_masking(&mut graph, &full).unwrap();
+        let bound = cost::work(&graph).bind(&graph, &bindings(&case.row)).unwrap();
+        assert_eq!(bound.total.macs.0, u128::from(macs), "{}", case.name);
+    }
+}
+
+#[test]
+fn llama() {
+    check("llama.json");
+}
