@@ -1,10 +1,12 @@
 //! What the fuzz targets share.
 
 use bytes::Bytes;
-use flopwise::graph::Bindings;
+use flopwise::arch::{self, Options};
+use flopwise::cost::{self, Masking};
+use flopwise::graph::{Bindings, Pass};
 use flopwise::query::{NumberQuery, Query};
 use flopwise::report::{self, Paint};
-use flopwise::{cost, import, query, weights};
+use flopwise::{import, query, weights};
 use flopwise_formats::block::BlockRules;
 use flopwise_formats::codec::{self, Rules};
 use flopwise_formats::decimal::{self, Literal};
@@ -22,6 +24,29 @@ pub fn count(data: &[u8]) {
     if let Ok(bindings) = Bindings::resolve(&graph, &typed) {
         let _ = work.bind(&graph, &bindings);
         let _ = cost::memory(&graph, &bindings);
+    }
+}
+
+/// Builds the model that a config describes, whole and for decoding, and counts the forward pass and
+/// a training step.
+pub fn build(data: &[u8]) {
+    // Thousands of layers are built alike; they only cost time here.
+    const MAX_NODES: usize = 2000;
+    for pass in [Pass::Whole, Pass::Decode] {
+        let options = Options { pass, mtp: 1 };
+        let Ok(mut graph) = arch::read("fuzz", data, &options) else { continue };
+        if MAX_NODES < graph.nodes.len() {
+            return;
+        }
+        let masking = Masking { pass, ..Masking::as_file() };
+        let _ = cost::apply_masking(&mut graph, &masking);
+        let work = cost::work(&graph);
+        assert_eq!(work.unknown().count(), 0, "an operator that was built has no rule");
+        let typed: Vec<_> = graph.symbols.iter().map(|symbol| (symbol.name.clone(), 3)).collect();
+        if let Ok(bindings) = Bindings::resolve(&graph, &typed) {
+            let _ = work.bind(&graph, &bindings);
+            let _ = cost::memory(&graph, &bindings);
+        }
     }
 }
 
