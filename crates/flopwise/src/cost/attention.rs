@@ -21,6 +21,34 @@ pub(super) fn attention(op: &Attention, operands: &Operands) -> Result<Arithmeti
     Ok(Arithmetic { macs, ..softmax })
 }
 
+/// Per pair and head `d` MACs for the score and 1 for its part in the sum over heads; a relu and a
+/// scale.
+pub(super) fn index_scores(op: &Attention, operands: &Operands) -> Result<Arithmetic, String> {
+    let [heads, pairs, sizes] = index_factors(op, operands)?.map(|(_, factor)| factor);
+    let scores = &heads * &pairs;
+    Ok(Arithmetic { macs: &scores * &sizes, ..Arithmetic::per_element(&scores, (2, 0)) })
+}
+
+/// What the MACs of index scores are a product of.
+pub(super) fn index_factors(
+    op: &Attention,
+    operands: &Operands,
+) -> Result<[(&'static str, Dim); 3], String> {
+    let (query, key) = (&operands.input(0)?.shape.0, &operands.input(1)?.shape.0);
+    let ([batch @ .., heads, queries, d], [.., keys, _]) = (query.as_slice(), key.as_slice())
+    else {
+        return Err("index scores of fewer than three axes".to_owned());
+    };
+    let twice = op.mask.twice_pairs(queries, &(keys + &op.cached));
+    // The pairs of one sequence are whole, whatever the batch.
+    let pairs = &Dim::product(batch) * &twice.floor_div(&Dim::from(2));
+    Ok([
+        ("heads", heads.clone()),
+        ("pairs of query and key in all sequences", pairs),
+        ("(d + 1)", d + &Dim::ONE),
+    ])
+}
+
 /// What the MACs are a product of.
 pub(super) fn factors(
     op: &Attention,

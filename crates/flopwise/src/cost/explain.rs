@@ -103,6 +103,11 @@ fn macs_factors(
     {
         return (factors.to_vec(), "QK^T takes d_qk per pair, PV takes d_v");
     }
+    if let Op::IndexScores(op) = op
+        && let Ok(factors) = attention::index_factors(op, operands)
+    {
+        return (factors.to_vec(), "query . key takes d per pair and head, the sum over heads 1");
+    }
     if let Op::Recurrent(op) = op {
         return (recurrent::factors(op), "each gate multiplies the input and the state");
     }

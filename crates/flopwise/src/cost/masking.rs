@@ -3,6 +3,7 @@
 //!
 //! Not here: how many pairs a mask lets through (see [`Mask::twice_pairs`]).
 
+use super::movement::is_part;
 use crate::error::Error;
 use crate::graph::{
     Attention, Band, Dim, Function, Graph, Mask, Node, Op, Pass, Shape, Symbol, TensorId,
@@ -108,7 +109,11 @@ pub fn apply_masking(graph: &mut Graph, masking: &Masking) -> Result<Vec<(String
 /// Every attention, with its node's operands.
 fn attentions(graph: &mut Graph) -> impl Iterator<Item = (&mut Attention, &mut Vec<TensorId>)> {
     graph.nodes.iter_mut().filter_map(|Node { op, inputs, .. }| {
-        if let Op::Attention(attention) = op { Some((attention, inputs)) } else { None }
+        if let Op::Attention(attention) | Op::IndexScores(attention) = op {
+            Some((attention, inputs))
+        } else {
+            None
+        }
     })
 }
 
@@ -122,7 +127,7 @@ fn self_lengths(graph: &Graph) -> Vec<Option<Dim>> {
         let [query, key, ..] = node.inputs.as_slice() else { return None };
         length(query).filter(|queries| length(key).as_ref() == Some(queries))
     };
-    let is_attention = |node: &&Node| matches!(node.op, Op::Attention(_));
+    let is_attention = |node: &&Node| matches!(node.op, Op::Attention(_) | Op::IndexScores(_));
     graph.nodes.iter().filter(is_attention).map(of).collect()
 }
 
@@ -204,13 +209,25 @@ fn decode(graph: &mut Graph) -> Result<(String, i128), Error> {
     let is_decoded: Vec<bool> =
         lengths.iter().map(|length| *length == Some(Dim::symbol(&sequence))).collect();
     let mut sources = Vec::new();
-    for node in graph.nodes.iter().filter(|node| matches!(node.op, Op::Attention(_))) {
-        sources.push([unrepeated(graph, node.inputs[1]), unrepeated(graph, node.inputs[2])]);
+    for node in &graph.nodes {
+        let n_kept = if let Op::Attention(_) = node.op {
+            2
+        } else if let Op::IndexScores(_) = node.op {
+            1
+        } else {
+            continue;
+        };
+        let kept = node.inputs[1..=n_kept].iter();
+        sources.push(kept.map(|id| unrepeated(graph, *id)).collect::<Vec<TensorId>>());
     }
     let mut bytes = Dim::ZERO;
     let one = |name: &str| (name == sequence).then_some(Dim::ONE);
     for (operands, _) in sources.iter().zip(&is_decoded).filter(|(_, is_decoded)| **is_decoded) {
-        for id in operands {
+        for (place, id) in operands.iter().enumerate() {
+            // MLA in its absorbed form: the values are a part of the keys.
+            if operands[..place].iter().any(|whole| is_part(graph, *id, *whole)) {
+                continue;
+            }
             bytes = &bytes + &per_token(graph, *id).substitute(&one);
         }
     }
@@ -220,7 +237,7 @@ fn decode(graph: &mut Graph) -> Result<(String, i128), Error> {
         if *is_decoded {
             attention.cached = cached.clone();
             attention.mask = at_the_end(&attention.mask, &cached);
-            inputs[1..3].copy_from_slice(operands);
+            inputs[1..=operands.len()].copy_from_slice(operands);
         }
     }
     graph.symbols.push(Symbol {
@@ -253,6 +270,7 @@ fn at_the_end(mask: &Mask, before: &Dim) -> Mask {
         Mask::Prefix { length, offset } => {
             Mask::Prefix { length: length.clone(), offset: moved(offset) }
         }
+        Mask::Best { keys, offset } => Mask::Best { keys: keys.clone(), offset: moved(offset) },
     }
 }
 

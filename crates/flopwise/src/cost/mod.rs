@@ -301,6 +301,7 @@ fn arithmetic(op: &Op, operands: &Operands) -> Result<Arithmetic, String> {
         Op::Einsum(op) => matmul::einsum(op, operands),
         Op::Convolution(op) => convolution::convolution(op, operands),
         Op::Attention(op) => attention::attention(op, operands),
+        Op::IndexScores(op) => attention::index_scores(op, operands),
         Op::Recurrent(op) => Ok(recurrent::recurrent(op)),
         Op::Fourier { length, transforms, .. } => fourier::fourier(length, transforms),
         Op::Normalization(op) => normalization::normalization(*op, operands),

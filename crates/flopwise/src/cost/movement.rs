@@ -34,6 +34,9 @@ pub(super) fn traffic(
             &inputs_once(node, apart)
                 + &attention::cached_bytes(op, operands, shared.map_or(2, |_| 1))?
         }
+        Op::IndexScores(op) => {
+            &inputs_once(node, bytes) + &attention::cached_bytes(op, operands, 1)?
+        }
         Op::GroupedMatMul { .. } => {
             // Of the stack only the matrices of the groups that rows fall into: at most one a row.
             let rows = &operands.input(0)?.shape.0[0];
@@ -89,7 +92,7 @@ pub(super) fn traffic(
 }
 
 /// Whether a tensor is a view of another.
-fn is_part(graph: &Graph, id: TensorId, whole: TensorId) -> bool {
+pub(super) fn is_part(graph: &Graph, id: TensorId, whole: TensorId) -> bool {
     let mut at = id;
     while let Some(producer) = graph.tensor(at).producer {
         let node = &graph.nodes[producer.0];

@@ -55,6 +55,14 @@ pub enum Mask {
         /// Position of the first query.
         offset: Dim,
     },
+    /// Of those at or before its own position the best so many, which scores decide (sparse
+    /// attention, DeepSeek-V3.2).
+    Best {
+        /// Keys chosen at most.
+        keys: Dim,
+        /// Position of the first query.
+        offset: Dim,
+    },
     /// Several sequences one behind the other, none of which sees another.
     Packed {
         /// Length of each; together the queries, and the keys.
@@ -120,6 +128,10 @@ impl Mask {
                 let causal = Mask::causal_from(offset.clone()).twice_pairs(queries, keys);
                 &causal + &twice_ahead(length, offset, queries)
             }
+            // Query i has i + offset + 1 to choose from: as many as a window shows.
+            Mask::Best { keys: best, offset } => {
+                Mask::window(best, offset.clone()).twice_pairs(queries, keys)
+            }
             Mask::Packed { lengths, within } => {
                 lengths.iter().map(|length| within.twice_pairs(length, length)).sum()
             }
@@ -136,6 +148,8 @@ impl Mask {
                 from((offset - left).maximum(&Dim::ZERO))
             }
             Mask::Chunk { length, offset } => from(&offset.floor_div(length) * length),
+            // One query reads its own choice; several read no more than there are.
+            Mask::Best { keys, .. } => cached.minimum(&(keys - &Dim::ONE)),
             Mask::Full
             | Mask::Band(_)
             | Mask::Prefix { .. }
@@ -155,6 +169,7 @@ impl Mask {
             Mask::Band(_) => "window",
             Mask::Chunk { .. } => "chunk",
             Mask::Prefix { .. } => "prefix",
+            Mask::Best { .. } => "best keys",
             Mask::Packed { .. } => "packed",
             Mask::Tensor => "mask tensor",
         }
@@ -224,6 +239,8 @@ mod tests {
             Mask::Prefix { length, offset } => {
                 key < number(length) || key <= query + number(offset)
             }
+            // Which ones is open; how many is not.
+            Mask::Best { keys, offset } => sees(&Mask::window(keys, offset.clone()), query, key),
             Mask::Packed { lengths, within } => {
                 let mut first = 0;
                 lengths.iter().any(|length| {
@@ -265,6 +282,7 @@ mod tests {
         ) {
             let keys = queries + offset;
             check(&Mask::Chunk { length: length.into(), offset: offset.into() }, queries, keys);
+            check(&Mask::Best { keys: length.into(), offset: offset.into() }, queries, keys);
             let length = length.min(keys);
             check(&Mask::Prefix { length: length.into(), offset: offset.into() }, queries, keys);
         }

@@ -30,6 +30,10 @@ pub enum Op {
     /// `query [.., heads, length, d], key, value, [mask or sinks]`: scaled dot-product
     /// attention; sinks are a trained score per head that no value belongs to.
     Attention(Attention),
+    /// `query [.., heads, length, d], key [.., 1, keys, d], weight [.., length, heads]`: for each pair
+    /// of a query and a key it may see `sum over heads of weight relu(query . key)` (the indexer of
+    /// sparse attention, DeepSeek-V3.2). `[.., length, keys]`.
+    IndexScores(Attention),
     /// `table [rows, width], indices`: one row per index.
     Embedding,
     /// `input, [parameters..]`.
@@ -625,7 +629,7 @@ impl Op {
         match self {
             Op::MatMul(_) | Op::GroupedMatMul { .. } | Op::Einsum(_) => Kind::MatMul,
             Op::Convolution(_) => Kind::Convolution,
-            Op::Attention(_) => Kind::Attention,
+            Op::Attention(_) | Op::IndexScores(_) => Kind::Attention,
             Op::Embedding => Kind::Embedding,
             Op::Normalization(_) => Kind::Normalization,
             Op::Softmax { .. } => Kind::Softmax,
@@ -670,6 +674,7 @@ impl Op {
             Op::Convolution(Convolution { direction: Direction::Forward, .. }) => "convolution",
             Op::Convolution(_) => "convolution_transposed",
             Op::Attention(_) => "attention",
+            Op::IndexScores(_) => "index_scores",
             Op::Embedding => "embedding",
             Op::Normalization(Normalization::Batch) => "batch_norm",
             Op::Normalization(Normalization::Layer { .. }) => "layer_norm",
@@ -734,6 +739,7 @@ impl Op {
             | Op::Einsum(_)
             | Op::Convolution(_)
             | Op::Attention(_)
+            | Op::IndexScores(_)
             | Op::Embedding
             | Op::Normalization(_)
             | Op::Softmax { .. }

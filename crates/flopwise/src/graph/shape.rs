@@ -43,6 +43,7 @@ pub fn infer(
         Op::Einsum(einsum) => rule.einsum(einsum),
         Op::Convolution(convolution) => rule.convolution(convolution),
         Op::Attention(_) => rule.attention(),
+        Op::IndexScores(_) => rule.index_scores(),
         Op::Embedding => rule.gather(0),
         Op::Gather { axis } => rule.gather(*axis),
         Op::Normalization(_)
@@ -299,6 +300,20 @@ impl Rule<'_> {
         self.same(&key[rank - 2], &value[rank - 2], "lengths of key and value")?;
         let mut lengths = query[..rank - 1].to_vec();
         lengths.push(value[rank - 1].clone());
+        self.output(lengths)
+    }
+
+    fn index_scores(&mut self) -> Types {
+        let (query, key) = (self.input(0)?.shape.0.clone(), self.input(1)?.shape.0.clone());
+        let weight = self.input(2)?.shape.0.clone();
+        let ([batch @ .., heads, queries, d], [.., keys, d_again], [.., n_weights]) =
+            (query.as_slice(), key.as_slice(), weight.as_slice())
+        else {
+            return fail("index scores take queries, keys and a weight per head");
+        };
+        self.same(d, d_again, "head sizes of query and key")?;
+        self.same(heads, n_weights, "heads and their weights")?;
+        let lengths = batch.iter().chain([queries, keys]).cloned().collect();
         self.output(lengths)
     }
 

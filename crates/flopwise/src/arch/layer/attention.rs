@@ -222,7 +222,7 @@ pub(in crate::arch) fn kept(mask: &Mask) -> Option<Keeps> {
             })
         }
         Mask::Chunk { length, .. } => Some(Keeps::Chunk(length.clone())),
-        Mask::Prefix { .. } => Some(Keeps::All),
+        Mask::Prefix { .. } | Mask::Best { .. } => Some(Keeps::All),
         Mask::Full | Mask::Band(_) | Mask::Packed { .. } | Mask::Tensor => None,
     }
 }

@@ -5,10 +5,14 @@
 
 pub(super) mod attention;
 pub(super) mod feed_forward;
+pub(super) mod indexer;
+pub(super) mod latent;
 pub(super) mod moe;
 
 pub(super) use attention::{HeadNorm, Projections, SelfAttention};
 pub(super) use feed_forward::{Dense, Gating};
+pub(super) use indexer::Indexer;
+pub(super) use latent::LatentAttention;
 pub(super) use moe::{Experts, Gate, SharedExpert};
 
 use super::network::{Made, Network};
@@ -20,6 +24,8 @@ use crate::graph::TensorId;
 pub(super) enum Mixer {
     /// Softmax attention with any number of key heads.
     Attention(SelfAttention),
+    /// Attention over one latent per token.
+    Latent(LatentAttention),
 }
 
 impl Mixer {
@@ -27,6 +33,7 @@ impl Mixer {
     pub(super) fn build(&self, net: &mut Network, x: TensorId) -> Made {
         match self {
             Mixer::Attention(attention) => attention.build(net, x),
+            Mixer::Latent(attention) => attention.build(net, x),
         }
     }
 
@@ -34,6 +41,7 @@ impl Mixer {
     pub(super) fn class(&self) -> &'static str {
         match self {
             Mixer::Attention(attention) => attention.class,
+            Mixer::Latent(attention) => attention.class,
         }
     }
 
@@ -44,6 +52,7 @@ impl Mixer {
     pub(super) fn check(&self) -> Result<(), Error> {
         match self {
             Mixer::Attention(attention) => attention.check(),
+            Mixer::Latent(_) => Ok(()),
         }
     }
 }

@@ -112,6 +112,7 @@ pub(in crate::cost) fn stop(node: &Node, input_idx: usize) -> Option<&'static st
             StatedGradient::Nothing => Some("its result steers and has no derivative"),
             StatedGradient::Unknown | StatedGradient::Once | StatedGradient::Twice => None,
         },
+        Op::IndexScores(_) => Some("its result chooses keys and has no derivative"),
         Op::GroupedMatMul { .. }
         | Op::Einsum(_)
         | Op::Convolution(_)

@@ -169,9 +169,11 @@ fn rule_of(op: &Op, case: &Case) -> Result<Rule, String> {
         | Op::Copy
         | Op::Rearrange { .. } => per_output(case, (0, 0), Vec::new()),
         // No gradient passes these (`flow.rs` says why).
-        Op::Quantize(_) | Op::Dequantize(_) | Op::Bitcast { .. } | Op::Fill { .. } => {
-            Ok(Rule::default())
-        }
+        Op::Quantize(_)
+        | Op::Dequantize(_)
+        | Op::Bitcast { .. }
+        | Op::Fill { .. }
+        | Op::IndexScores(_) => Ok(Rule::default()),
         Op::Stated(stated) => stated_gradient(stated, case),
         Op::Opaque { reason, .. } => Err(reason.clone()),
     }
