@@ -150,7 +150,7 @@ impl Decoder {
     }
 
     /// The result of the last layer, and the token table.
-    fn stack(
+    pub(super) fn stack(
         &self,
         net: &mut Network,
         ids: TensorId,
@@ -184,7 +184,7 @@ impl Decoder {
         Ok((x, table))
     }
 
-    fn logits(&self, net: &mut Network, x: TensorId, table: TensorId) -> Made {
+    pub(super) fn logits(&self, net: &mut Network, x: TensorId, table: TensorId) -> Made {
         let Some(head) = &self.head else { return Ok(x) };
         let logits = match head.is_tied {
             true => net.linear_with(head.name, x, table)?,

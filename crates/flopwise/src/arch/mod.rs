@@ -7,6 +7,7 @@ mod config;
 mod decoder;
 mod family;
 mod layer;
+mod mtp;
 mod names;
 mod network;
 
@@ -146,6 +147,7 @@ fn from_config(name: &str, config: &Config, options: &Options) -> Result<Graph, 
         return Err(unknown_model_type(model_type));
     };
     let mut graph = build(config, &Request { name, options })?;
+    mtp::check(&graph, config, options)?;
     let assumed = config.assumed();
     if !assumed.is_empty() {
         graph.notes.push(crate::note::Note::new(format!(

@@ -88,3 +88,8 @@ fn check(file: &str) {
 fn llama() {
     check("llama.json");
 }
+
+#[test]
+fn moe() {
+    check("moe.json");
+}

@@ -3,7 +3,9 @@
 //! Each family reads its fields as the reference implementation does (`transformers`, the file
 //! `models/<model_type>/configuration_<model_type>.py`), and names what it assumes.
 
+mod deepseek;
 mod llama;
+mod moe;
 
 use super::Options;
 use super::config::Config;
@@ -22,7 +24,7 @@ pub(super) struct Request<'a> {
 type Build = fn(&Config, &Request) -> Result<Graph, Error>;
 
 /// Every `model_type` known, with its builder.
-const FAMILIES: &[&[(&str, Build)]] = &[llama::TYPES];
+const FAMILIES: &[&[(&str, Build)]] = &[deepseek::TYPES, llama::TYPES, moe::TYPES];
 
 /// The builder of a `model_type`.
 pub(super) fn build(model_type: &str) -> Option<Build> {

@@ -31,6 +31,8 @@ pub(in crate::arch) struct SelfAttention {
     pub(in crate::arch) has_sinks: bool,
     /// Whether the query projection also gives a gate for the result (Qwen3-Next).
     pub(in crate::arch) is_gated: bool,
+    /// The name of a linear layer whose sigmoid scales the result (AFMoE).
+    pub(in crate::arch) gate: Option<&'static str>,
     /// Whether scores pass through a tanh (Gemma 2: soft cap).
     pub(in crate::arch) is_soft_capped: bool,
 }
@@ -84,6 +86,7 @@ impl SelfAttention {
             mask: Mask::causal(),
             has_sinks: false,
             is_gated: false,
+            gate: None,
             is_soft_capped: false,
         }
     }
@@ -119,6 +122,11 @@ impl SelfAttention {
         self.keep(net);
         let mut merged = self.merged(net, seen)?;
         if let Some(gate) = gate {
+            let gate = net.each(Function::Sigmoid, &[gate])?;
+            merged = net.mul(merged, gate)?;
+        }
+        if let Some(name) = self.gate {
+            let gate = net.linear(name, x, self.heads * self.head_dim, Bias::None)?;
             let gate = net.each(Function::Sigmoid, &[gate])?;
             merged = net.mul(merged, gate)?;
         }

@@ -13,7 +13,7 @@ pub(super) use attention::{HeadNorm, Projections, SelfAttention};
 pub(super) use feed_forward::{Dense, Gating};
 pub(super) use indexer::Indexer;
 pub(super) use latent::LatentAttention;
-pub(super) use moe::{Experts, Gate, SharedExpert};
+pub(super) use moe::{Correction, Experts, Gate, Scaled, Scores, SharedExpert};
 
 use super::network::{Made, Network};
 use crate::error::Error;

@@ -25,6 +25,11 @@ pub(in crate::arch) struct Experts {
     pub(in crate::arch) function: Function,
     /// Whether a gate multiplies: gate and up lie in one stack.
     pub(in crate::arch) is_gated: bool,
+    /// Whether gate and up are clamped, and 1 is added to up: `(up + 1) gate sigmoid(1.702 gate)`
+    /// (gpt-oss, transformers `models/gpt_oss/modeling_gpt_oss.py`).
+    pub(in crate::arch) is_clamped: bool,
+    /// What the scores multiply.
+    pub(in crate::arch) scaled: Scaled,
     /// Whether each expert's matrices have biases.
     pub(in crate::arch) bias: Bias,
     /// How the matrices of the stacks lie: `Transposed` is `[experts, out, in]`.
@@ -44,10 +49,27 @@ pub(in crate::arch) struct Gate {
     pub(in crate::arch) name: &'static str,
     /// Whether it adds a bias.
     pub(in crate::arch) bias: Bias,
-    /// The name of a trained correction of the scores, which only chooses (DeepSeek-V3).
-    pub(in crate::arch) correction: Option<&'static str>,
+    /// A correction of the scores, which only chooses (DeepSeek-V3).
+    pub(in crate::arch) correction: Option<Correction>,
     /// Softmax or sigmoid.
     pub(in crate::arch) scores: Scores,
+}
+
+/// A correction of the scores by its path below the block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::arch) enum Correction {
+    /// Stored with the model, no gradient.
+    Buffer(&'static str),
+    /// A parameter `[experts]`.
+    Parameter(&'static str),
+    /// A parameter `[1, experts]`.
+    Row(&'static str),
+}
+
+impl Correction {
+    /// DeepSeek-V3's and most others'.
+    pub(in crate::arch) const DEEPSEEK: Correction =
+        Correction::Buffer("gate.e_score_correction_bias");
 }
 
 /// How scores come about.
@@ -57,6 +79,19 @@ pub(in crate::arch) enum Scores {
     Softmax,
     /// Of each expert alone.
     Sigmoid,
+    /// Over the experts chosen (gpt-oss).
+    SoftmaxOfChosen,
+    /// Of each expert chosen (Llama 4).
+    SigmoidOfChosen,
+}
+
+/// What scores multiply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::arch) enum Scaled {
+    /// The experts' results.
+    Results,
+    /// What goes into them (Llama 4).
+    Inputs,
 }
 
 /// An expert that every token visits.
@@ -80,6 +115,8 @@ impl Experts {
             width,
             function: Function::Silu,
             is_gated: true,
+            is_clamped: false,
+            scaled: Scaled::Results,
             bias: Bias::None,
             orientation: Orientation::Transposed,
             gate: Gate {
@@ -141,7 +178,7 @@ impl Experts {
     fn route(&self, net: &mut Network, x: TensorId) -> Result<(TensorId, TensorId), Error> {
         let Gate { name, bias, correction, scores } = self.gate;
         let class = "torch.nn.modules.linear.Linear";
-        let (scored, chosen_by) = net.module(name, class, |net| {
+        let scored = net.module(name, class, |net| {
             let weight = net.parameter("weight", &[self.experts, net.width(x)?])?;
             let mut inputs = vec![x, weight];
             if bias == Bias::Added {
@@ -149,19 +186,19 @@ impl Experts {
             }
             let op = Op::MatMul(MatMul::new(Orientation::Plain, Orientation::Transposed));
             let logits = net.apply("", "aten.linear.default", op, &inputs)?;
-            let scored = match scores {
-                Scores::Softmax => net.softmax(logits)?,
-                Scores::Sigmoid => net.each(Function::Sigmoid, &[logits])?,
-            };
-            let chosen_by = match correction {
-                Some(correction) => {
-                    let correction = net.parameter(correction, &[self.experts])?;
-                    net.add(scored, correction)?
-                }
-                None => scored,
-            };
-            Ok((scored, chosen_by))
+            match scores {
+                Scores::Softmax => net.softmax(logits),
+                Scores::Sigmoid => net.each(Function::Sigmoid, &[logits]),
+                Scores::SoftmaxOfChosen | Scores::SigmoidOfChosen => Ok(logits),
+            }
         })?;
+        let chosen_by = match correction {
+            Some(correction) => {
+                let correction = self.correction(net, correction)?;
+                net.add(scored, correction)?
+            }
+            None => scored,
+        };
         let op = Op::TopK { axis: 1, k: dim(self.top_k) };
         let best = net.apply_many("topk", "aten.topk.default", op, &[chosen_by], 2)?;
         let picked = match correction {
@@ -170,7 +207,21 @@ impl Experts {
             }
             None => best[0],
         };
+        let picked = match scores {
+            Scores::Softmax | Scores::Sigmoid => picked,
+            Scores::SoftmaxOfChosen => net.softmax(picked)?,
+            Scores::SigmoidOfChosen => net.each(Function::Sigmoid, &[picked])?,
+        };
         Ok((picked, best[1]))
+    }
+
+    fn correction(&self, net: &mut Network, correction: Correction) -> Made {
+        let format = net.format();
+        match correction {
+            Correction::Buffer(path) => net.buffer(path, &[self.experts], format),
+            Correction::Parameter(path) => net.parameter(path, &[self.experts]),
+            Correction::Row(path) => net.parameter(path, &[1, self.experts]),
+        }
     }
 
     /// Each token once for each of its experts, through them, and back.
@@ -184,23 +235,42 @@ impl Experts {
         let width = net.width(x)?;
         let n_rows = n_tokens * &dim(self.top_k);
         let order = net.reshape(chosen, std::slice::from_ref(&n_rows))?;
-        let rows =
+        let mut rows =
             net.apply("index", "aten.index.Tensor", Op::Index { axes: vec![0] }, &[x, order])?;
+        let scores = net.reshape(scores, &[n_rows, Dim::ONE])?;
+        if self.scaled == Scaled::Inputs {
+            rows = net.mul(rows, scores)?;
+        }
         let inner = if self.is_gated { 2 * self.width } else { self.width };
         let first = if self.is_gated { "gate_up_proj" } else { "up_proj" };
         let up = self.grouped(net, first, [rows, order], [width, inner])?;
         let inner = match self.is_gated {
-            true => {
-                let halves = net.split(up, &[self.width, self.width])?;
-                let gate = net.each(self.function, &[halves[0]])?;
-                net.mul(gate, halves[1])?
-            }
+            true => self.gated(net, up)?,
             false => net.each(self.function, &[up])?,
         };
         let down = self.grouped(net, "down_proj", [inner, order], [self.width, width])?;
-        let scores = net.reshape(scores, &[n_rows, Dim::ONE])?;
-        let weighted = net.mul(down, scores)?;
+        let weighted = match self.scaled {
+            Scaled::Results => net.mul(down, scores)?,
+            Scaled::Inputs => down,
+        };
         self.combine(net, weighted, n_tokens, width)
+    }
+
+    /// `gate` and `up` side by side -> their product.
+    fn gated(&self, net: &mut Network, both: TensorId) -> Made {
+        let halves = net.split(both, &[self.width, self.width])?;
+        let (gate, up) = (halves[0], halves[1]);
+        if !self.is_clamped {
+            let gate = net.each(self.function, &[gate])?;
+            return net.mul(gate, up);
+        }
+        let gate = net.each(Function::Clamp, &[gate])?;
+        let up = net.each(Function::Clamp, &[up])?;
+        let scaled = net.each(Function::Mul, &[gate])?;
+        let bent = net.each(Function::Sigmoid, &[scaled])?;
+        let gate = net.mul(gate, bent)?;
+        let up = net.each(Function::Add, &[up])?;
+        net.mul(up, gate)
     }
 
     fn grouped(
