@@ -10,6 +10,7 @@ mod layer;
 mod mtp;
 mod names;
 mod network;
+mod quantization;
 
 use crate::error::Error;
 use crate::graph::{Graph, Pass};
@@ -148,6 +149,7 @@ fn from_config(name: &str, config: &Config, options: &Options) -> Result<Graph, 
     };
     let mut graph = build(config, &Request { name, options })?;
     mtp::check(&graph, config, options)?;
+    quantization::apply(&mut graph, config)?;
     let assumed = config.assumed();
     if !assumed.is_empty() {
         graph.notes.push(crate::note::Note::new(format!(

@@ -9,4 +9,5 @@ mod onnx;
 mod onnx_node_tests;
 mod onnxruntime;
 mod pt2;
+mod published_moe;
 mod unknown;

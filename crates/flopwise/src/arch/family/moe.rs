@@ -276,7 +276,11 @@ impl Parts {
     }
 }
 
-fn dense(config: &Config) -> Result<Option<Dense>, Error> {
+/// The dense layers' network, where there are such layers.
+fn dense(config: &Config, sparsity: &Sparsity) -> Result<Option<Dense>, Error> {
+    if !sparsity.0.contains(&false) {
+        return Ok(None);
+    }
     let function = function(config)?;
     Ok(Some(Dense { function, ..Dense::llama(config.size("intermediate_size")?) }))
 }
@@ -315,9 +319,10 @@ fn qwen2_moe(config: &Config, request: &Request) -> Result<Graph, Error> {
         gate: Some("shared_expert_gate"),
     };
     let experts = Experts { shared: Some(shared), ..qwen_experts(config)? };
+    let sparsity = Sparsity::stepped(config, n_layers as usize)?;
     let parts = Parts {
-        sparsity: Sparsity::stepped(config, n_layers as usize)?,
-        dense: dense(config)?,
+        dense: dense(config, &sparsity)?,
+        sparsity,
         ..Parts::new("Qwen2MoeForCausalLM", attentions, experts)
     };
     parts.graph(config, request)
@@ -334,9 +339,10 @@ fn qwen3_moe(config: &Config, request: &Request) -> Result<Graph, Error> {
         head_norm: head_norm(["q_norm", "k_norm"], Span::Head),
         ..attention(config, false)?
     };
+    let sparsity = Sparsity::stepped(config, n_layers as usize)?;
     let parts = Parts {
-        sparsity: Sparsity::stepped(config, n_layers as usize)?,
-        dense: dense(config)?,
+        dense: dense(config, &sparsity)?,
+        sparsity,
         ..Parts::new(
             "Qwen3MoeForCausalLM",
             vec![attention; n_layers as usize],
@@ -358,9 +364,10 @@ fn glm4_moe(config: &Config, request: &Request) -> Result<Graph, Error> {
         ..attention
     };
     let experts = super::deepseek::experts(config, Scores::Sigmoid)?;
+    let sparsity = Sparsity::after(config, 1, n_layers)?;
     let parts = Parts {
-        sparsity: Sparsity::after(config, 1, n_layers)?,
-        dense: dense(config)?,
+        dense: dense(config, &sparsity)?,
+        sparsity,
         ..Parts::new("Glm4MoeForCausalLM", vec![attention; n_layers], experts)
     };
     parts.graph(config, request)
@@ -393,9 +400,10 @@ fn dots1(config: &Config, request: &Request) -> Result<Graph, Error> {
     let attentions =
         masks.into_iter().map(|mask| SelfAttention { mask, ..attention.clone() }).collect();
     let experts = super::deepseek::experts(config, Scores::Sigmoid)?;
+    let sparsity = Sparsity::after(config, 0, n_layers as usize)?;
     let parts = Parts {
-        sparsity: Sparsity::after(config, 0, n_layers as usize)?,
-        dense: dense(config)?,
+        dense: dense(config, &sparsity)?,
+        sparsity,
         ..Parts::new("Dots1ForCausalLM", attentions, experts)
     };
     parts.graph(config, request)
@@ -547,9 +555,10 @@ fn ernie4_5_moe(config: &Config, request: &Request) -> Result<Graph, Error> {
     };
     let is_sparse =
         |layer_idx: i64| (layer_idx + 1) % every == 0 && start <= layer_idx && layer_idx <= end;
+    let sparsity = Sparsity((0..n_layers).map(is_sparse).collect());
     let parts = Parts {
-        sparsity: Sparsity((0..n_layers).map(is_sparse).collect()),
-        dense: dense(config)?.map(|dense| Dense { bias, ..dense }),
+        dense: dense(config, &sparsity)?.map(|dense| Dense { bias, ..dense }),
+        sparsity,
         ..Parts::new("Ernie4_5_MoeForCausalLM", vec![attention; n_layers as usize], experts)
     };
     let mut decoder = parts.decoder(config, request)?;
@@ -613,9 +622,10 @@ fn afmoe(config: &Config, request: &Request) -> Result<Graph, Error> {
     };
     let experts = Experts { function, shared, gate, ..experts };
     let dense_layers = config.count_or("num_dense_layers", 1)?;
+    let sparsity = Sparsity((0..n_layers).map(|layer_idx| dense_layers <= layer_idx).collect());
     let parts = Parts {
-        sparsity: Sparsity((0..n_layers).map(|layer_idx| dense_layers <= layer_idx).collect()),
-        dense: dense(config)?,
+        dense: dense(config, &sparsity)?,
+        sparsity,
         arrangement: Arrangement::Residual {
             before_mixer: Some("input_layernorm"),
             after_mixer: Some("post_attention_layernorm"),

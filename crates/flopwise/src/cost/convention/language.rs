@@ -4,24 +4,27 @@
 //!
 //! Sources: Kaplan et al. 2020 (arXiv 2001.08361) and Hoffmann et al. 2022 (2203.15556); Chowdhery et
 //! al. 2022 (2204.02311), appendix B; karpathy/nanoGPT model.py `estimate_mfu`; pytorch/torchtitan
-//! `get_nparams_and_flops`; NVIDIA/Megatron-LM training.py `num_floating_point_operations`.
+//! `get_nparams_and_flops`; NVIDIA/Megatron-LM training.py `num_floating_point_operations`, with the
+//! windows that NVIDIA-NeMo/Megatron-Bridge flop_utils.py counts (Megatron-LM takes all for causal).
 
 use super::seen::{Seen, Site, products};
 use super::{Convention, Tally, Term};
-use crate::graph::{Dim, Graph, Op, Role, TensorId};
-use std::collections::HashMap;
+use crate::graph::{Attention, Band, Dim, Graph, Mask, Op, Role, TensorId};
+use std::collections::{HashMap, HashSet};
 
 pub(super) fn tally(convention: Convention, seen: &Seen) -> Result<Tally, String> {
     let Some(tokens) = tokens(seen) else {
         return Err("the formula is of models of tokens, and none are looked up here".to_owned());
     };
     let is_megatron = convention == Convention::Megatron;
-    let mut tally = if is_megatron { gemms(seen) } else { weights(convention, seen, &tokens) };
+    let mut tally = if is_megatron { megatron(seen) } else { weights(convention, seen, &tokens) };
     if convention != Convention::SixN {
         attention(convention, seen, &tokens, &mut tally)?;
     }
     let counted: Vec<usize> = tally.terms.iter().filter_map(|(node, _)| *node).collect();
-    for site in seen.sites().filter(|site| !counted.contains(&site.index)) {
+    let named: Vec<usize> = tally.misses.iter().map(|(node, _)| *node).collect();
+    let is_rest = |site: &Site| !counted.contains(&site.index) && !named.contains(&site.index);
+    for site in seen.sites().filter(is_rest) {
         tally.misses.push((site.index, "not in the formula"));
     }
     if let Some(each) = tally.total(seen.graph).exact_div(&tokens) {
@@ -131,10 +134,81 @@ fn weights(convention: Convention, seen: &Seen, tokens: &Dim) -> Tally {
     tally
 }
 
+/// What Megatron counts besides core attention.
+fn megatron(seen: &Seen) -> Tally {
+    let routers = routers(seen.graph);
+    let mut tally = gemms(seen, &routers);
+    latent_norms(seen, &mut tally);
+    for index in routers {
+        tally.misses.push((index, "routers are not in the formula"));
+    }
+    tally
+}
+
+/// The products whose results choose experts: what a `topk` reads, but for functions and corrections
+/// in between.
+fn routers(graph: &Graph) -> Vec<usize> {
+    let mut found = Vec::new();
+    let mut seen = HashSet::new();
+    let mut waiting: Vec<TensorId> = graph
+        .nodes
+        .iter()
+        .filter(|node| matches!(node.op, Op::TopK { .. }))
+        .filter_map(|node| node.inputs.first().copied())
+        .collect();
+    while let Some(id) = waiting.pop() {
+        let Some(producer) = graph.tensor(id).producer.filter(|at| seen.insert(*at)) else {
+            continue;
+        };
+        let node = &graph.nodes[producer.0];
+        let passes_on = matches!(node.op, Op::Elementwise(_) | Op::Softmax { .. } | Op::Cast(_));
+        if matches!(node.op, Op::MatMul(_)) {
+            found.push(producer.0);
+        } else if passes_on || node.op.is_view() {
+            waiting.extend(node.inputs.iter().copied());
+        }
+    }
+    found.sort_unstable();
+    found
+}
+
+/// Norms that Megatron counts as a product of one row each: those of the latents of MLA, and the three
+/// of each module that predicts a further token.
+fn latent_norms(seen: &Seen, tally: &mut Tally) {
+    const COUNTED: &[&str] =
+        &[".q_a_layernorm", ".kv_a_layernorm", ".enorm", ".hnorm", ".shared_head.norm"];
+    for site in seen.sites().filter(|site| matches!(site.node.op, Op::Normalization(_))) {
+        let path = site.node.module.as_deref().unwrap_or("");
+        if COUNTED.iter().any(|end| path.ends_with(end)) {
+            let amount = &site.input_elements(0) * &Dim::from(6);
+            let term = Term::beside("norms of latents", "3 passes x 2 per element", amount);
+            tally.terms.push((Some(site.index), term));
+        }
+    }
+}
+
+/// Twice the pairs that Megatron takes: all for two halves, or exactly those of a window shorter than
+/// the sequence.
+fn twice_megatron_pairs(op: &Attention, queries: &Dim, keys: &Dim) -> Dim {
+    let all = queries * keys;
+    let Mask::Band(Band { left: Some(left), right: Some(right), .. }) = &op.mask else {
+        return all;
+    };
+    if *right != Dim::ZERO {
+        return all;
+    }
+    // w of each query less the triangle before the first w; w (w - 1), or w^2 where w is all keys.
+    let window = left + &Dim::ONE;
+    let seen = window.minimum(keys);
+    let is_shorter = &(&window + &Dim::ONE).minimum(keys) - &seen;
+    let triangle = &(&seen * &seen) - &(&seen * &is_shorter);
+    &(&(&seen * queries) * &Dim::from(2)) - &triangle
+}
+
 /// 6 per multiply-accumulate of products with weights.
-fn gemms(seen: &Seen) -> Tally {
+fn gemms(seen: &Seen, left_out: &[usize]) -> Tally {
     let mut tally = Tally::default();
-    for site in seen.sites() {
+    for site in seen.sites().filter(|site| !left_out.contains(&site.index)) {
         let is_weight = |id: &TensorId| seen.graph.tensor(*id).role == Role::Parameter;
         let macs = products(&site);
         if macs != Dim::ZERO && site.node.inputs.iter().take(2).any(is_weight) {
@@ -144,6 +218,20 @@ fn gemms(seen: &Seen) -> Tally {
         }
     }
     tally
+}
+
+/// 3 passes x heads x (d_qk + d_v) x twice the pairs.
+fn megatron_core(site: &Site) -> Option<Dim> {
+    let Op::Attention(op) = &site.node.op else { return None };
+    let ([.., queries, _], [.., keys, _]) =
+        (site.input(0)?.0.as_slice(), site.input(1)?.0.as_slice())
+    else {
+        return None;
+    };
+    let every = products(site);
+    let twice = twice_megatron_pairs(op, queries, keys);
+    let per_pair = every.exact_div(&(queries * keys))?;
+    Some(&(&per_pair * &twice) * &Dim::from(3))
 }
 
 /// 12 H Q T per token and layer; Megatron takes half of all pairs, whatever the mask.
@@ -163,8 +251,8 @@ fn attention(
         };
         n_layers += 1;
         let term = if convention == Convention::Megatron {
-            let rule = "3 passes x 2 x multiply-accumulates, of s^2 / 2 pairs";
-            Term::products("core attention", rule, &products(&site) * &Dim::from(3))
+            let rule = "3 passes x 2 x multiply-accumulates, of s^2 / 2 pairs or of a window's";
+            Term::products("core attention", rule, megatron_core(&site).unwrap_or_default())
         } else {
             let rule = "12 H Q T per token, every pair";
             let each = &(&(heads * size) * keys) * &Dim::from(12);
