@@ -77,6 +77,11 @@ impl Config {
         self.fields.get(field).filter(|value| !value.is_null())
     }
 
+    /// Whether a field is there and null.
+    pub(super) fn is_null(&self, field: &str) -> bool {
+        self.fields.get(field).is_some_and(Value::is_null)
+    }
+
     pub(super) fn has(&self, field: &str) -> bool {
         self.get(field).is_some()
     }
@@ -89,6 +94,13 @@ impl Config {
     /// Puts a field, as a builder's own default or under another name.
     pub(super) fn set(&mut self, field: &str, value: Value) {
         self.fields.insert(field.to_owned(), value);
+    }
+
+    /// Puts what the reference implementation takes for a size that is not there, and says so.
+    pub(super) fn default(&mut self, field: &str, value: i64) -> Result<(), Error> {
+        let size = self.size_or(field, value)?;
+        self.set(field, Value::from(size));
+        Ok(())
     }
 
     fn missing(&self, field: &str) -> Error {

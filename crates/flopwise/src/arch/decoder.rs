@@ -39,6 +39,17 @@ pub(super) struct Decoder {
     pub(super) head: Option<Head>,
     /// The longest sequence that the table of positions allows.
     pub(super) max_length: Option<i64>,
+    /// Where constants multiply.
+    pub(super) multiplied: Multiplied,
+}
+
+/// Where a decoder multiplies by a constant.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Multiplied {
+    /// The embeddings (Gemma).
+    pub(super) embedding: bool,
+    /// The logits (Cohere).
+    pub(super) logits: bool,
 }
 
 /// Where the parts of a decoder stand in the checkpoint.
@@ -111,6 +122,13 @@ pub(super) enum Arrangement {
         /// Before the feed-forward network.
         second: Option<&'static str>,
     },
+    /// As `Residual` with norms before, and `x += m * part(norm(x))` (Granite).
+    Multiplied {
+        /// Before the mixer.
+        before_mixer: &'static str,
+        /// Before the feed-forward network.
+        before_feed_forward: &'static str,
+    },
     /// `x = norm(x + part(x))` (the original transformer, arXiv 1706.03762).
     Post {
         /// After the mixer and its residual.
@@ -160,6 +178,9 @@ impl Decoder {
         let mut x = net.embedding(self.paths.embedding, ids, self.vocabulary, width)?;
         let table_path = net.below(&format!("{}.weight", self.paths.embedding));
         let table = net.parameter_at(&table_path, &[self.vocabulary, width])?;
+        if self.multiplied.embedding {
+            x = net.scale(x)?;
+        }
         if let Some((_, [widen, _])) = self.embedding_width {
             x = net.linear(widen, x, self.hidden, Bias::None)?;
         }
@@ -186,10 +207,13 @@ impl Decoder {
 
     pub(super) fn logits(&self, net: &mut Network, x: TensorId, table: TensorId) -> Made {
         let Some(head) = &self.head else { return Ok(x) };
-        let logits = match head.is_tied {
+        let mut logits = match head.is_tied {
             true => net.linear_with(head.name, x, table)?,
             false => net.linear(head.name, x, self.vocabulary, head.bias)?,
         };
+        if self.multiplied.logits {
+            logits = net.scale(logits)?;
+        }
         if head.is_soft_capped { net.soft_cap(logits) } else { Ok(logits) }
     }
 }
@@ -218,6 +242,16 @@ impl Layer {
                     x = net.add(x, fed)?;
                 }
                 Ok(x)
+            }
+            Arrangement::Multiplied { before_mixer, before_feed_forward } => {
+                let inner = net.norm(before_mixer, x, self.norm)?;
+                let mixed = self.mix(net, inner)?;
+                let mixed = net.scale(mixed)?;
+                let x = net.add(x, mixed)?;
+                let inner = net.norm(before_feed_forward, x, self.norm)?;
+                let fed = self.feed(net, inner)?;
+                let fed = net.scale(fed)?;
+                net.add(x, fed)
             }
             Arrangement::Parallel { first, second } => {
                 let inner = net.norm(first, x, self.norm)?;

@@ -387,14 +387,16 @@ impl Network {
         self.apply("positions", "aten.arange.default", op, &[])
     }
 
+    /// Each element times a constant.
+    pub(super) fn scale(&mut self, x: TensorId) -> Made {
+        self.apply("scale", "aten.mul.Scalar", Op::Elementwise(Function::Mul), &[x])
+    }
+
     /// `cap * tanh(x / cap)`: two multiplications around a tanh.
     pub(super) fn soft_cap(&mut self, x: TensorId) -> Made {
-        let scale = |net: &mut Network, x: TensorId| {
-            net.apply("soft_cap", "aten.mul.Scalar", Op::Elementwise(Function::Mul), &[x])
-        };
-        let scaled = scale(self, x)?;
+        let scaled = self.scale(x)?;
         let bent = self.each(Function::Tanh, &[scaled])?;
-        scale(self, bent)
+        self.scale(bent)
     }
 
     /// A softmax over the last axis.

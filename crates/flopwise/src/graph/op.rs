@@ -549,6 +549,7 @@ functions! {
     Select "where" Elementwise 1 0;
     // activations, from their definitions
     Relu "relu" Activation 1 0;            // max(x, 0)
+    SquaredRelu "relu2" Activation 2 0;    // max(x, 0)^2
     Clamp "clamp" Activation 2 0;          // min(max(x, a), b)
     LeakyRelu "leaky_relu" Activation 2 0; // max(x, a x)
     Sigmoid "sigmoid" Activation 2 2;      // 1 / (1 + exp(-x)): neg, add; exp, div

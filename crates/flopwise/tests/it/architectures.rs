@@ -93,3 +93,18 @@ fn llama() {
 fn moe() {
     check("moe.json");
 }
+
+#[test]
+fn dense() {
+    check("dense.json");
+}
+
+#[test]
+fn gemma4() {
+    check("gemma4.json");
+}
+
+#[test]
+fn encoders() {
+    check("encoders.json");
+}

@@ -1,9 +1,10 @@
 //! Llama and the decoders that differ from it in little: Mistral, Mixtral.
 
 use super::super::config::Config;
-use super::super::decoder::{Arrangement, Decoder, Head, Layer, Paths};
+use super::super::decoder::{Arrangement, Decoder, Head, Layer, Multiplied, Paths};
 use super::super::layer::{Dense, Experts, FeedForward, Mixer, Projections, SelfAttention};
 use super::super::network::{Bias, Norm};
+use super::heads::finish;
 use super::{Build, Request};
 use crate::error::Error;
 use crate::graph::{Dim, Graph, Mask};
@@ -53,6 +54,7 @@ pub(super) fn decoder(
         final_norm: Some(("norm", Norm::Rms)),
         head: Some(Head { name: "lm_head", is_tied, bias: Bias::None, is_soft_capped: false }),
         max_length: None,
+        multiplied: Multiplied::default(),
     })
 }
 
@@ -79,7 +81,7 @@ fn llama(config: &Config, request: &Request) -> Result<Graph, Error> {
     };
     let layer = layer(attention, FeedForward::Dense(dense));
     let layers = vec![layer; config.layers(&["num_hidden_layers"])? as usize];
-    decoder(config, request, "LlamaForCausalLM", layers)?.graph(request.options.pass)
+    finish(decoder(config, request, "LlamaForCausalLM", layers)?, config, request)
 }
 
 /// All layers have the same window, if any.
@@ -95,7 +97,7 @@ fn mistral(config: &Config, request: &Request) -> Result<Graph, Error> {
     let dense = Dense::llama(config.size("intermediate_size")?);
     let layer = layer(attention, FeedForward::Dense(dense));
     let layers = vec![layer; config.layers(&["num_hidden_layers"])? as usize];
-    decoder(config, request, "MistralForCausalLM", layers)?.graph(request.options.pass)
+    finish(decoder(config, request, "MistralForCausalLM", layers)?, config, request)
 }
 
 fn mixtral(config: &Config, request: &Request) -> Result<Graph, Error> {
@@ -107,5 +109,5 @@ fn mixtral(config: &Config, request: &Request) -> Result<Graph, Error> {
     );
     let layer = layer(attention, FeedForward::Experts(experts));
     let layers = vec![layer; config.layers(&["num_hidden_layers"])? as usize];
-    decoder(config, request, "MixtralForCausalLM", layers)?.graph(request.options.pass)
+    finish(decoder(config, request, "MixtralForCausalLM", layers)?, config, request)
 }

@@ -4,8 +4,18 @@
 //! `models/<model_type>/configuration_<model_type>.py`), and names what it assumes.
 
 mod deepseek;
+mod encoder;
+mod encoder_heads;
+mod gemma;
+mod gemma4;
+mod gpt;
+mod heads;
 mod llama;
+mod llama_kin;
 mod moe;
+mod multimodal;
+mod norms;
+mod parts;
 
 use super::Options;
 use super::config::Config;
@@ -24,7 +34,18 @@ pub(super) struct Request<'a> {
 type Build = fn(&Config, &Request) -> Result<Graph, Error>;
 
 /// Every `model_type` known, with its builder.
-const FAMILIES: &[&[(&str, Build)]] = &[deepseek::TYPES, llama::TYPES, moe::TYPES];
+const FAMILIES: &[&[(&str, Build)]] = &[
+    deepseek::TYPES,
+    llama::TYPES,
+    moe::TYPES,
+    llama_kin::TYPES,
+    gemma::TYPES,
+    gemma4::TYPES,
+    multimodal::TYPES,
+    gpt::TYPES,
+    norms::TYPES,
+    encoder::TYPES,
+];
 
 /// The builder of a `model_type`.
 pub(super) fn build(model_type: &str) -> Option<Build> {

@@ -4,7 +4,7 @@
 
 use crate::arch::network::{Bias, Made, Network, Norm, dim};
 use crate::error::Error;
-use crate::graph::{Attention, Band, Dim, Function, Keeps, Mask, TensorId};
+use crate::graph::{Attention, Band, Dim, Function, Keeps, Mask, Normalization, Op, TensorId};
 
 /// See [`super::Mixer::Attention`].
 #[derive(Clone, Debug)]
@@ -68,6 +68,10 @@ pub(in crate::arch) enum Span {
     Head,
     /// All heads of a token.
     Token,
+    /// Each head by itself, with a scale of its own: weight `[heads, d]` (Cohere).
+    OwnScales,
+    /// Each head by itself with a norm of its own below `norms.N` (StableLM 2).
+    OwnNorms,
 }
 
 impl SelfAttention {
@@ -182,13 +186,32 @@ impl SelfAttention {
         if let Some(HeadNorm { norm, names, .. }) = norm_over(Span::Token) {
             x = net.norm(names[which], x, norm)?;
         }
-        let apart = self.apart(net, x, heads)?;
-        let normed = match norm_over(Span::Head) {
-            Some(HeadNorm { norm, names, .. }) => net.norm(names[which], apart, norm)?,
-            None => apart,
-        };
-        let turned = net.permute(normed, &[0, 2, 1, 3])?;
+        let mut apart = self.apart(net, x, heads)?;
+        if let Some(HeadNorm { norm, names, .. }) = norm_over(Span::Head) {
+            apart = net.norm(names[which], apart, norm)?;
+        }
+        if let Some(HeadNorm { names, .. }) = norm_over(Span::OwnScales) {
+            apart = self.scaled_norm(net, apart, names[which], heads)?;
+        }
+        let mut turned = net.permute(apart, &[0, 2, 1, 3])?;
+        if let Some(HeadNorm { norm, names, .. }) = norm_over(Span::OwnNorms) {
+            let normed = (0..heads).map(|head| {
+                let one = net.slice(turned, 1, head, head + 1)?;
+                net.norm(&format!("{}.norms.{head}", names[which]), one, norm)
+            });
+            let normed: Vec<TensorId> = normed.collect::<Result<_, _>>()?;
+            turned = net.concat(&normed, 1)?;
+        }
         if self.rotated == 0 { Ok(turned) } else { net.rotary(turned, self.rotated) }
+    }
+
+    /// Each head of `[b, s, heads, d]` normalised, with a scale per head and element.
+    fn scaled_norm(&self, net: &mut Network, x: TensorId, name: &str, heads: i64) -> Made {
+        net.module(name, "LayerNorm", |net| {
+            let weight = net.parameter("weight", &[heads, self.head_dim])?;
+            let op = Op::Normalization(Normalization::Layer { axes: 1 });
+            net.apply("", "aten.layer_norm.default", op, &[x, weight])
+        })
     }
 
     /// `[b, s, heads * d]` -> `[b, s, heads, d]`.

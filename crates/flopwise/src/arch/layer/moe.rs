@@ -225,7 +225,7 @@ impl Experts {
     }
 
     /// Each token once for each of its experts, through them, and back.
-    fn routed(
+    pub(in crate::arch) fn routed(
         &self,
         net: &mut Network,
         x: TensorId,

@@ -93,6 +93,8 @@ fn derivative(function: Function, input: usize) -> Derivative {
         Function::HardSigmoid => (3, 0, Keeps::Itself), // inside ? a g : 0
         Function::HardSwish => (5, 0, Keeps::Itself), // inside ? g (x / 3 + 1/2) : 0 or g
         Function::Tanh => (3, 0, Keeps::Result),   // g (1 - y y)
+        // 2 g max(x, 0)
+        Function::SquaredRelu => (3, 0, Keeps::Itself),
         // with s = sigmoid(x), which takes 2 and 2: g s (1 + x (1 - s))
         Function::Silu => (7, 2, Keeps::Itself),
         // the same of 1.702 x

@@ -174,6 +174,7 @@ fn stops(function: Function) -> Option<&'static str> {
         | Function::Erf
         | Function::Select
         | Function::Relu
+        | Function::SquaredRelu
         | Function::Clamp
         | Function::LeakyRelu
         | Function::Sigmoid

@@ -1,0 +1,95 @@
+"""Dense decoders, each with the fields that change what is built."""
+
+IDS = dict(pad_token_id=0, bos_token_id=1, eos_token_id=2)
+SMALL = dict(
+    IDS,
+    hidden_size=64,
+    intermediate_size=176,
+    num_hidden_layers=3,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    vocab_size=320,
+)
+GPT = dict(IDS, n_embd=64, n_layer=2, n_head=4, n_positions=48, vocab_size=320)
+NEOX = dict(IDS, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, vocab_size=320)
+OPT = dict(NEOX, ffn_dim=96, max_position_embeddings=40, word_embed_proj_dim=64)
+FALCON = dict(NEOX, multi_query=True)
+MIXED = ["sliding_attention", "full_attention", "full_attention"]
+
+
+def row(name, cls, base, **fields):
+    return (name, cls, dict(base, **fields))
+
+
+CASES = [
+    row("qwen2", "Qwen2ForCausalLM", SMALL, tie_word_embeddings=False),
+    row("qwen2, tied", "Qwen2ForCausalLM", SMALL, tie_word_embeddings=True),
+    row("qwen2, windows from a layer on", "Qwen2ForCausalLM", SMALL, use_sliding_window=True, sliding_window=4, max_window_layers=1),
+    row("qwen2 without head", "Qwen2Model", SMALL),
+    row("qwen2 classifier", "Qwen2ForSequenceClassification", SMALL, num_labels=5),
+    row("llama without head", "LlamaModel", SMALL),
+    row("llama classifier", "LlamaForSequenceClassification", SMALL),
+    row("qwen3", "Qwen3ForCausalLM", SMALL, head_dim=24, tie_word_embeddings=True),
+    row("qwen3, biases", "Qwen3ForCausalLM", SMALL, attention_bias=True, layer_types=MIXED, use_sliding_window=True, sliding_window=6),
+    row("phi3", "Phi3ForCausalLM", SMALL, sliding_window=8),
+    row("phi3, partly rotated", "Phi3ForCausalLM", SMALL, partial_rotary_factor=0.75, tie_word_embeddings=True),
+    row("granite", "GraniteForCausalLM", SMALL, tie_word_embeddings=True, embedding_multiplier=12.0),
+    row("granite, biases", "GraniteForCausalLM", SMALL, attention_bias=True, mlp_bias=True, logits_scaling=8.0),
+    row("smollm3", "SmolLM3ForCausalLM", SMALL, no_rope_layers=[1, 1, 0]),
+    row("smollm3, windows", "SmolLM3ForCausalLM", SMALL, use_sliding_window=True, sliding_window=5, no_rope_layer_interval=2, attention_bias=True, mlp_bias=True, tie_word_embeddings=False),
+    row("seed_oss", "SeedOssForCausalLM", SMALL, head_dim=20),
+    row("seed_oss, other biases", "SeedOssForCausalLM", SMALL, attention_bias=False, attention_out_bias=True, mlp_bias=True),
+    row("ministral", "MinistralForCausalLM", SMALL, head_dim=16, layer_types=MIXED, sliding_window=4),
+    row("ministral3", "Ministral3ForCausalLM", SMALL, sliding_window=None),
+    row("gemma", "GemmaForCausalLM", SMALL, head_dim=32),
+    row("gemma, biases", "GemmaForCausalLM", SMALL, attention_bias=True, tie_word_embeddings=False),
+    row("gemma2", "Gemma2ForCausalLM", SMALL, head_dim=32, sliding_window=4, query_pre_attn_scalar=144),
+    row("gemma2, no caps", "Gemma2ForCausalLM", SMALL, attn_logit_softcapping=None, final_logit_softcapping=None),
+    row("gemma2 without head", "Gemma2Model", SMALL, head_dim=32),
+    row("gemma3", "Gemma3ForCausalLM", dict(SMALL, num_hidden_layers=7), head_dim=16, sliding_window=4),
+    row("gemma3, own windows", "Gemma3ForCausalLM", SMALL, head_dim=16, sliding_window=4, layer_types=MIXED, final_logit_softcapping=30.0),
+    row("gpt2", "GPT2LMHeadModel", GPT),
+    row("gpt2, own width, untied", "GPT2LMHeadModel", GPT, n_inner=100, activation_function="relu", tie_word_embeddings=False),
+    row("gpt2 without head", "GPT2Model", GPT),
+    row("gpt2 classifier", "GPT2ForSequenceClassification", GPT, num_labels=3),
+    row("gpt_bigcode", "GPTBigCodeForCausalLM", GPT),
+    row("gpt_bigcode, all heads", "GPTBigCodeForCausalLM", GPT, multi_query=False, n_inner=96),
+    row("gptj", "GPTJForCausalLM", GPT, rotary_dim=8),
+    row("gptj, own width", "GPTJForCausalLM", GPT, rotary_dim=16, n_inner=80),
+    row("gpt_neo", "GPTNeoForCausalLM", dict(NEOX), num_layers=2, num_heads=4, attention_types=[[["global", "local"], 1]], window_size=4, max_position_embeddings=32),
+    row("gpt_neox", "GPTNeoXForCausalLM", NEOX, intermediate_size=96),
+    row("gpt_neox, in a row", "GPTNeoXForCausalLM", NEOX, intermediate_size=96, use_parallel_residual=False, attention_bias=False, rotary_pct=0.5, tie_word_embeddings=True),
+    row("gpt_neox without head", "GPTNeoXModel", NEOX, intermediate_size=96),
+    row("opt", "OPTForCausalLM", OPT),
+    row("opt, post-norm, narrow table", "OPTForCausalLM", OPT, word_embed_proj_dim=24, do_layer_norm_before=False),
+    row("opt without biases", "OPTForCausalLM", OPT, enable_bias=False, layer_norm_elementwise_affine=False, tie_word_embeddings=False),
+    row("opt without head", "OPTModel", OPT, _remove_final_layer_norm=True),
+    row("bloom", "BloomForCausalLM", IDS, hidden_size=64, n_layer=2, n_head=4, vocab_size=320),
+    row("falcon 7b", "FalconForCausalLM", FALCON),
+    row("falcon 40b", "FalconForCausalLM", NEOX, new_decoder_architecture=True, num_kv_heads=2),
+    row("falcon 11b", "FalconForCausalLM", NEOX, new_decoder_architecture=True, num_kv_heads=2, num_ln_in_parallel_attn=1, ffn_hidden_size=100),
+    row("falcon rw", "FalconForCausalLM", NEOX, alibi=True, multi_query=False, parallel_attn=False, bias=True, tie_word_embeddings=False),
+    row("mpt", "MptForCausalLM", IDS, d_model=64, n_heads=4, n_layers=2, vocab_size=320, max_seq_len=64),
+    row("phi", "PhiForCausalLM", SMALL, tie_word_embeddings=False),
+    row("phi, norms of heads", "PhiForCausalLM", SMALL, qk_layernorm=True, partial_rotary_factor=0.25),
+    row("olmo", "OlmoForCausalLM", SMALL, tie_word_embeddings=True),
+    row("olmo, biases", "OlmoForCausalLM", SMALL, attention_bias=True),
+    row("olmo2", "Olmo2ForCausalLM", SMALL),
+    row("olmo2, biases", "Olmo2ForCausalLM", SMALL, attention_bias=True, tie_word_embeddings=True),
+    row("olmo3", "Olmo3ForCausalLM", dict(SMALL, num_hidden_layers=5), sliding_window=4),
+    row("starcoder2", "Starcoder2ForCausalLM", SMALL, sliding_window=4),
+    row("starcoder2 without biases", "Starcoder2ForCausalLM", SMALL, use_bias=False, tie_word_embeddings=False),
+    row("stablelm", "StableLmForCausalLM", SMALL),
+    row("stablelm 2 12b", "StableLmForCausalLM", SMALL, qk_layernorm=True, use_parallel_residual=True),
+    row("stablelm, biases", "StableLmForCausalLM", SMALL, use_qkv_bias=True, partial_rotary_factor=0.5),
+    row("cohere", "CohereForCausalLM", SMALL),
+    row("cohere, norms of heads", "CohereForCausalLM", SMALL, use_qk_norm=True, attention_bias=True),
+    row("cohere2", "Cohere2ForCausalLM", dict(SMALL, num_hidden_layers=5), sliding_window=4),
+    row("nemotron", "NemotronForCausalLM", SMALL, head_dim=24),
+    row("nemotron, biases", "NemotronForCausalLM", SMALL, attention_bias=True, mlp_bias=True, hidden_act="gelu"),
+    row("glm", "GlmForCausalLM", SMALL, head_dim=16),
+    row("glm without biases", "GlmForCausalLM", SMALL, attention_bias=False, tie_word_embeddings=True),
+    row("glm4", "Glm4ForCausalLM", SMALL, head_dim=16),
+    row("exaone4", "Exaone4ForCausalLM", dict(SMALL, num_hidden_layers=5), sliding_window=4),
+    row("exaone4 without windows", "Exaone4ForCausalLM", SMALL, sliding_window=None, layer_types=["full_attention"] * 3, head_dim=24, tie_word_embeddings=True),
+]
