@@ -86,11 +86,6 @@ impl Config {
         self.get(field).is_some()
     }
 
-    /// Whether a field is there and says that there is none.
-    pub(super) fn is_null(&self, field: &str) -> bool {
-        self.fields.get(field).is_some_and(Value::is_null)
-    }
-
     /// Puts a field, as a builder's own default or under another name.
     pub(super) fn set(&mut self, field: &str, value: Value) {
         self.fields.insert(field.to_owned(), value);
