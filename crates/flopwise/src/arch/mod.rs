@@ -5,12 +5,15 @@
 
 mod config;
 mod decoder;
+mod described;
+mod encoder_decoder;
 mod family;
 mod layer;
 mod mtp;
 mod names;
 mod network;
 mod quantization;
+mod vision;
 
 use crate::error::Error;
 use crate::graph::{Graph, Pass};

@@ -108,3 +108,13 @@ fn gemma4() {
 fn encoders() {
     check("encoders.json");
 }
+
+#[test]
+fn encoder_decoders() {
+    check("seq2seq.json");
+}
+
+#[test]
+fn vision_transformers() {
+    check("vision.json");
+}

@@ -3,6 +3,7 @@
 mod architectures;
 mod backward;
 mod conventions;
+mod equivalence;
 mod masks;
 mod memory;
 mod onnx;

@@ -3,6 +3,8 @@
 //! Each family reads its fields as the reference implementation does (`transformers`, the file
 //! `models/<model_type>/configuration_<model_type>.py`), and names what it assumes.
 
+mod bart;
+mod clip;
 mod deepseek;
 mod encoder;
 mod encoder_heads;
@@ -16,6 +18,8 @@ mod moe;
 mod multimodal;
 mod norms;
 mod parts;
+mod t5;
+mod vit;
 
 use super::Options;
 use super::config::Config;
@@ -45,6 +49,10 @@ const FAMILIES: &[&[(&str, Build)]] = &[
     gpt::TYPES,
     norms::TYPES,
     encoder::TYPES,
+    bart::TYPES,
+    clip::TYPES,
+    t5::TYPES,
+    vit::TYPES,
 ];
 
 /// The builder of a `model_type`.

@@ -4,12 +4,14 @@
 //! Not here: how parts are put together with norms and residuals (`decoder.rs`).
 
 pub(super) mod attention;
+pub(super) mod cross;
 pub(super) mod feed_forward;
 pub(super) mod indexer;
 pub(super) mod latent;
 pub(super) mod moe;
 
 pub(super) use attention::{HeadNorm, Projections, SelfAttention};
+pub(super) use cross::{CrossAttention, Source};
 pub(super) use feed_forward::{Dense, Gating};
 pub(super) use indexer::Indexer;
 pub(super) use latent::LatentAttention;
