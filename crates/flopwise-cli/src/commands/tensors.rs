@@ -11,7 +11,7 @@ use clap::Args as ClapArgs;
 use flopwise::error::Error;
 use flopwise::note::Note;
 use flopwise::report::{Report, TensorRow, TensorsReport, Verdict};
-use flopwise::weights::{self, AxisOrder, Checkpoint, Kind, Meaning, Piece, StoredTensor};
+use flopwise::weights::{self, AxisOrder, Checkpoint, Meaning, Piece, StoredTensor};
 use flopwise_formats::Format;
 use flopwise_formats::stats::{Stats, Tally, Target};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -34,6 +34,8 @@ Examples:
   flopwise tensors model.safetensors
   flopwise tensors model.safetensors --to e4m3fn,e5m2,int8
   flopwise tensors model.safetensors --tensor '*.mlp.*' --json
+  flopwise tensors path/to/model/
+  flopwise tensors checkpoint.pt
   flopwise tensors activations.npy --to 'fp(5,2)'
 
 Values beyond a format's largest become its largest. Blocks of mxfp4 and the like are 32 elements in
@@ -42,7 +44,7 @@ model's values.
 
 Exit code: 1 when no tensor could be judged.")]
 pub(crate) struct TensorsArgs {
-    /// A .safetensors, .npy or .npz file
+    /// A file (.safetensors, .pt, .bin, .onnx, .npy, .npz), an index of shards, or a model's folder
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// Formats to judge: any that has a name, fp(e,m), mxfp4, mxfp6_e2m3, mxfp8_e4m3 ...
@@ -87,11 +89,7 @@ pub(super) fn run(args: &TensorsArgs) -> anyhow::Result<Outcome> {
     });
     let report = TensorsReport {
         file: args.file.display().to_string(),
-        kind: match checkpoint.kind {
-            Kind::Safetensors => "safetensors",
-            Kind::Npy => "npy",
-            Kind::Npz => "npz",
-        },
+        kind: checkpoint.kind.name(),
         targets: targets.iter().map(Target::to_string).collect(),
         tensors: tensors.collect(),
         notes: notes(&checkpoint, &wanted, &targets),
@@ -154,6 +152,9 @@ fn fits(pattern: &str, name: &str) -> bool {
 
 /// Why a tensor's elements are not values to judge.
 fn refusal(checkpoint: &Checkpoint, tensor: &StoredTensor, is_raw: bool) -> Option<String> {
+    if let Some(why) = &tensor.unread {
+        return Some(why.clone());
+    }
     if Tally::new(tensor.format, &[]).is_none() {
         return Some(format!("elements of {} are no single numbers", tensor.format));
     }
@@ -178,7 +179,7 @@ fn notes(checkpoint: &Checkpoint, judged: &[usize], targets: &[Target]) -> Vec<N
     let is_ragged = |tensor: &&StoredTensor| {
         let last = tensor.shape.last().copied().unwrap_or(1);
         let is_split = 1 < tensor.shape.len() && !last.is_multiple_of(block);
-        is_split || (1 < block && tensor.axis_order == AxisOrder::FirstFastest)
+        is_split || (1 < block && tensor.axis_order != AxisOrder::LastFastest)
     };
     let tensors = judged.iter().map(|tensor_idx| &checkpoint.tensors()[*tensor_idx]);
     let ragged: Vec<&StoredTensor> = tensors.filter(is_ragged).collect();

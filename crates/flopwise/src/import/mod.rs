@@ -6,6 +6,8 @@
 mod onnx;
 mod pt2;
 
+pub(crate) use onnx::initializers;
+
 use crate::error::Error;
 use crate::graph::Graph;
 use bytes::Bytes;
@@ -60,6 +62,31 @@ pub(crate) fn read_small(path: &Path, max_bytes: u64, kinds: &str) -> Result<Byt
     Ok(bytes.into())
 }
 
+/// Names of what lies in a folder, in order; at most `max` of them.
+pub(crate) fn file_names(folder: &Path, max: usize) -> Result<Vec<String>, Error> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(cannot_open)?.take(max) {
+        names.push(entry.map_err(cannot_open)?.file_name().to_string_lossy().into_owned());
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// Whether a location that a file names would lie outside the file's own folder.
+pub(crate) fn leaves_folder(location: &str) -> bool {
+    let is_drive = location.as_bytes().get(1) == Some(&b':');
+    let mut depth = 0i64;
+    let leaves = location.split(['/', '\\']).any(|part| {
+        depth += match part {
+            ".." => -1,
+            "" | "." => 0,
+            _ => 1,
+        };
+        depth < 0
+    });
+    location.starts_with(['/', '\\']) || is_drive || leaves
+}
+
 /// Whether the first character of a file that is not blank opens a JSON object.
 pub(crate) fn starts_as_json(path: &Path) -> bool {
     let mut first = [0; 64];
@@ -75,7 +102,7 @@ fn cannot_open(error: std::io::Error) -> Error {
 
 /// Maps a file: its pages are read when touched, and dropped by the system at will, so that the
 /// weights of a large model cost no memory.
-fn map(file: &File) -> std::io::Result<Bytes> {
+pub(crate) fn map(file: &File) -> std::io::Result<Bytes> {
     mmap(file).map(Bytes::from_owner)
 }
 

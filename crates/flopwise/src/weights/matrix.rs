@@ -39,8 +39,11 @@ impl Checkpoint {
             return Err(refused("holds codes or scales, not values".to_owned())
                 .remedy("name a tensor of plain floats"));
         }
-        if tensor.axis_order == AxisOrder::FirstFastest && 1 < tensor.shape.len() {
-            return Err(refused("is stored column by column".to_owned())
+        if let Some(why) = &tensor.unread {
+            return Err(refused(why.clone()));
+        }
+        if tensor.axis_order != AxisOrder::LastFastest && 1 < tensor.shape.len() {
+            return Err(refused("is not stored row by row".to_owned())
                 .remedy("save it in C order (numpy.ascontiguousarray)"));
         }
         if n_rows < rows as u64 || length < columns as u64 {

@@ -1,5 +1,5 @@
-//! Files of tensors -> [`Checkpoint`]: what lies in a .safetensors, .npy or .npz file, and its
-//! bytes in pieces.
+//! Files of tensors -> [`Checkpoint`]: what lies in a .safetensors, .npy, .npz, .pt or .onnx file, or
+//! in the several files of one model, and its bytes in pieces.
 //!
 //! Bytes are read into the caller's buffer, not through a memory map. All pages of a map that were
 //! read count as the process's own memory (1.0 GiB for a 1 GiB file); reading by offset takes a
@@ -12,11 +12,21 @@
 mod matrix;
 mod npy;
 mod npz;
+mod onnx;
+#[cfg(test)]
+mod onnx_tests;
+mod pickle;
 mod safetensors;
 mod scales;
+mod shards;
+#[cfg(test)]
+mod shards_tests;
 mod source;
 #[cfg(test)]
 mod tests;
+mod torch;
+#[cfg(test)]
+mod torch_tests;
 
 pub use scales::{Companion, How, Meaning, Part, Role};
 
@@ -39,11 +49,13 @@ const BLOCK_ELEMENTS: u64 = 256;
 const PAGE_BYTES: usize = 4096;
 /// A cache line.
 const LINE_BYTES: usize = 64;
+/// A block of a tar archive, whose mark stands late in it; all other kinds are told sooner.
+const FIRST_BYTES: u64 = 512;
 
 /// A file of tensors: what is in it, and the way to its bytes. Many threads may read from one.
 #[derive(Debug)]
 pub struct Checkpoint {
-    /// The file's name without folder and extension.
+    /// The file's name without folder and extension; of several files, the folder's.
     pub name: String,
     /// Which kind of file it is.
     pub kind: Kind,
@@ -51,8 +63,14 @@ pub struct Checkpoint {
     pub notes: Vec<Note>,
     /// What a safetensors file says of itself under `__metadata__`; empty for other kinds.
     pub metadata: BTreeMap<String, String>,
-    file: Option<PathBuf>,
     tensors: Vec<StoredTensor>,
+    files: Vec<File>,
+}
+
+/// A file that tensors lie in.
+#[derive(Debug)]
+struct File {
+    path: Option<PathBuf>,
     source: Source,
     archive: Option<npz::Archive>,
 }
@@ -66,6 +84,24 @@ pub enum Kind {
     Npy,
     /// A zip archive of `.npy` members, stored or deflated.
     Npz,
+    /// What `torch.save` writes, of any version since 0.1.10.
+    Torch,
+    /// The initialisers of a graph: <https://onnx.ai/onnx/repo-docs/IR.html#initializers>
+    Onnx,
+}
+
+impl Kind {
+    /// What it is called in reports.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Safetensors => "safetensors",
+            Kind::Npy => "npy",
+            Kind::Npz => "npz",
+            Kind::Torch => "pytorch",
+            Kind::Onnx => "onnx",
+        }
+    }
 }
 
 /// One tensor of a file.
@@ -87,6 +123,10 @@ pub struct StoredTensor {
     pub axis_order: AxisOrder,
     /// Whether the elements are the numbers themselves, codes to be scaled, or a scale.
     pub meaning: Meaning,
+    /// Why its elements cannot be had, though name, format and shape are known, as a clause.
+    pub unread: Option<String>,
+    /// Which of the checkpoint's files it lies in.
+    file_idx: usize,
     place: Place,
 }
 
@@ -106,6 +146,8 @@ pub enum AxisOrder {
     LastFastest,
     /// The first axis (Fortran order).
     FirstFastest,
+    /// Another (channels last, for instance); no element lies between those of the tensor.
+    Permuted,
 }
 
 /// Where the bytes of a tensor lie.
@@ -150,19 +192,38 @@ struct Contents {
     archive: Option<npz::Archive>,
 }
 
-/// Reads what lies in the file at `path`; the content decides the kind, not the name. No tensor's
-/// bytes are read.
+/// Files of weights, for errors.
+const KINDS: &str = ".safetensors, .pt, .onnx, .npy or .npz";
+
+/// Reads what lies in the file at `path`, the content decides the kind, not the name; or in all
+/// the files that an index (`model.safetensors.index.json`) or a folder lists. No tensor's bytes
+/// are read.
 ///
 /// # Errors
-/// [`Error`], naming the file: missing, empty, of no kind known here, cut short, damaged.
+/// [`Error`], naming the file: missing, empty, of no kind known here, cut short, damaged; an index
+/// that does not fit its files.
 pub fn open(path: &Path) -> Result<Checkpoint, Error> {
+    if path.is_dir() {
+        return shards::open_folder(path).map_err(|error| error.in_file(path));
+    }
+    if import::starts_as_json(path) {
+        return shards::open_index(path).map_err(|error| error.in_file(path));
+    }
+    open_file(path).map(Checkpoint::with_meanings)
+}
+
+/// One file; what its tensors mean is not asked yet.
+fn open_file(path: &Path) -> Result<Checkpoint, Error> {
     let read = || {
-        let (file, len) = import::open_file(path, ".safetensors, .npy or .npz")?;
+        let (file, len) = import::open_file(path, KINDS)?;
         let name = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into());
-        from_source(name, Source::File { file: file.into(), len })
+        from_source(name, Source::File { file: file.into(), len }, path.parent())
     };
     let mut checkpoint = read().map_err(|error| error.in_file(path))?;
-    checkpoint.file = Some(path.to_owned());
+    // The first file is the one itself; those of external data are named already.
+    if let Some(file) = checkpoint.files.first_mut() {
+        file.path = Some(path.to_owned());
+    }
     Ok(checkpoint)
 }
 
@@ -187,30 +248,37 @@ pub fn open(path: &Path) -> Result<Checkpoint, Error> {
 /// # Ok::<(), flopwise::error::Error>(())
 /// ```
 pub fn from_bytes(name: &str, bytes: Bytes) -> Result<Checkpoint, Error> {
-    from_source(name.to_owned(), Source::Memory(bytes))
+    from_source(name.to_owned(), Source::Memory(bytes), None).map(Checkpoint::with_meanings)
 }
 
-fn from_source(name: String, source: Source) -> Result<Checkpoint, Error> {
-    let mut first = vec![0; source.len().min(16) as usize];
+fn from_source(name: String, source: Source, folder: Option<&Path>) -> Result<Checkpoint, Error> {
+    let mut first = vec![0; source.len().min(FIRST_BYTES) as usize];
     source.read_exact_at(&mut first, 0).map_err(|error| unreadable(&error))?;
+    let mut others = Vec::new();
     let contents = match first.as_slice() {
         _ if first.starts_with(npy::MAGIC) => npy::read(&name, &source)?,
         _ if first.starts_with(b"PK\x03\x04") || first.starts_with(b"PK\x05\x06") => {
-            npz::read(&source)?
+            let archive = npz::archive(&source)?;
+            match torch::pickle_member(&archive) {
+                Some(member) => torch::read_zip(archive, &source, &member)?,
+                None => npz::read(archive, &source)?,
+            }
         }
         // The format demands that its header begins here.
         _ if first.get(8) == Some(&b'{') => safetensors::read(&source)?,
+        [0x80, 2..=5, ..] => torch::read_legacy(&source)?,
+        [onnx::FIRST_TAG, ..] => onnx::read(&source, folder, &mut others)?,
         _ => return Err(unread_kind(&first)),
     };
-    let Contents { kind, mut tensors, mut notes, metadata, archive } = contents;
-    notes.extend(scales::recognise(&mut tensors, &metadata));
-    Ok(Checkpoint { name, kind, notes, metadata, file: None, tensors, source, archive })
+    let Contents { kind, tensors, notes, metadata, archive } = contents;
+    let files = std::iter::once(File { path: None, source, archive }).chain(others).collect();
+    Ok(Checkpoint { name, kind, notes, metadata, tensors, files })
 }
 
 /// Files people have beside these, told by their first bytes.
 fn unread_kind(first: &[u8]) -> Error {
-    let give = "give a .safetensors, .npy or .npz file";
-    let save = "save the weights with safetensors.torch.save_file";
+    let give = "give a .safetensors, .pt, .onnx, .npy or .npz file";
+    let save = "load it with torch.load and save it again";
     let text = first.trim_ascii_start();
     let (kind, remedy) = match first {
         _ if first.starts_with(b"version https://") => {
@@ -218,12 +286,14 @@ fn unread_kind(first: &[u8]) -> Error {
         }
         _ if first.starts_with(b"GGUF") => ("a GGUF file, which this version does not read", give),
         _ if first.starts_with(b"\x89HDF") => ("an HDF5 (Keras) file, not read here", give),
-        [0x80, 2..=5, ..] => ("a Python pickle, which is never run", save),
+        _ if first.get(257..262) == Some(b"ustar") => {
+            ("a tar archive, as PyTorch wrote before 0.1.10, or not of weights at all", save)
+        }
         _ if text.starts_with(b"<") => {
             ("a web page, not weights", "download it again, logged in where the site demands it")
         }
         _ if text.starts_with(b"{") => {
-            ("a JSON file", "if it is an index, name the .safetensors files that it lists")
+            ("a JSON file", "if it is an index, name it by its path, or name its folder")
         }
         _ => ("no file of tensors known here", give),
     };
@@ -259,6 +329,8 @@ impl StoredTensor {
             byte_order: ByteOrder::Little,
             axis_order: AxisOrder::LastFastest,
             meaning: Meaning::Values,
+            unread: None,
+            file_idx: 0,
             place,
         })
     }
@@ -276,8 +348,9 @@ impl StoredTensor {
             return max_bytes / block_bytes * BLOCK_ELEMENTS;
         }
         let group_elements = match bits {
+            1 => 8,
             4 => 2,
-            6 => 4,
+            2 | 6 => 4,
             _ => 1,
         };
         let group_bytes = (group_elements * bits / 8).max(1);
@@ -292,13 +365,21 @@ impl StoredTensor {
 }
 
 impl Checkpoint {
-    /// The tensors: of a safetensors file by position in the file, of an archive by its directory.
+    /// Finds out which tensors are codes, and which their scales.
+    fn with_meanings(mut self) -> Checkpoint {
+        self.notes.extend(scales::recognise(&mut self.tensors, &self.metadata));
+        self
+    }
+
+    /// The tensors: of a safetensors file by position in the file, of an archive by its directory, of
+    /// several files one file after the other.
     pub fn tensors(&self) -> &[StoredTensor] {
         &self.tensors
     }
 
     /// Cuts a tensor into pieces of at most `max_bytes` (or one element, if that is more), which
-    /// many threads may read in any order. An empty tensor has none.
+    /// many threads may read in any order. An empty tensor has none, nor has one that is
+    /// [unread](StoredTensor::unread).
     ///
     /// A deflated tensor cannot be cut and is one piece; [`Checkpoint::read`] then hands out
     /// several chunks.
@@ -311,7 +392,7 @@ impl Checkpoint {
         max_bytes: usize,
     ) -> impl ExactSizeIterator<Item = Piece> + Send + use<> {
         let tensor = &self.tensors[tensor_idx];
-        let elements = tensor.elements;
+        let elements = if tensor.unread.is_some() { 0 } else { tensor.elements };
         let chunk_elements = tensor.elements_within(max_bytes);
         let step = match tensor.place {
             Place::At(_) => chunk_elements,
@@ -345,33 +426,19 @@ impl Checkpoint {
         let tensor = self.tensors.get(piece.tensor_idx);
         let tensor = tensor.filter(|tensor| end.is_some_and(|end| end <= tensor.elements));
         let tensor = tensor.ok_or_else(|| Error::new("a piece of another file was asked for"))?;
-        let read = match (tensor.place, &self.archive) {
+        let file = self.files.get(tensor.file_idx).filter(|_| tensor.unread.is_none());
+        let file = file.ok_or_else(|| Error::new("an unread tensor was asked for"))?;
+        let read = match (tensor.place, &file.archive) {
             (Place::Inflated { member_idx, header_bytes }, Some(archive)) => {
                 inflate(archive, (member_idx, header_bytes), tensor, piece, buffer, take)
             }
-            (Place::At(at), _) => self.read_at(at, tensor, piece, buffer, take),
+            (Place::At(at), _) => file.read_at(at, tensor, piece, buffer, take),
             (Place::Inflated { .. }, None) => Err(io::Error::other("there is no archive")),
         };
         read.map_err(|error| {
             let error = unreadable(&error).at(format!("tensor `{}`", tensor.name));
-            self.file.iter().fold(error, |error, file| error.in_file(file))
+            file.path.iter().fold(error, |error, path| error.in_file(path))
         })
-    }
-
-    fn read_at(
-        &self,
-        tensor_at: u64,
-        tensor: &StoredTensor,
-        piece: &Piece,
-        buffer: &mut Vec<u8>,
-        take: &mut dyn FnMut(Chunk<'_>),
-    ) -> io::Result<()> {
-        let at = tensor_at + tensor.bytes_before(piece.first_element);
-        let n_bytes = chunk_bytes(tensor, piece.elements)?;
-        let bytes = room(buffer, n_bytes, at);
-        self.source.read_exact_at(bytes, at)?;
-        give(tensor, piece.first_element, piece.elements, bytes, take);
-        Ok(())
     }
 
     /// Takes the elements of a tensor for another format of the same width, for a file that does
@@ -391,6 +458,24 @@ impl Checkpoint {
             return Err(Error::new(what).at(format!("tensor `{}`", tensor.name)));
         }
         (tensor.format, tensor.meaning) = (format, Meaning::Values);
+        Ok(())
+    }
+}
+
+impl File {
+    fn read_at(
+        &self,
+        tensor_at: u64,
+        tensor: &StoredTensor,
+        piece: &Piece,
+        buffer: &mut Vec<u8>,
+        take: &mut dyn FnMut(Chunk<'_>),
+    ) -> io::Result<()> {
+        let at = tensor_at + tensor.bytes_before(piece.first_element);
+        let n_bytes = chunk_bytes(tensor, piece.elements)?;
+        let bytes = room(buffer, n_bytes, at);
+        self.source.read_exact_at(bytes, at)?;
+        give(tensor, piece.first_element, piece.elements, bytes, take);
         Ok(())
     }
 }

@@ -15,18 +15,23 @@ pub(super) type Archive = zip::ZipArchive<Reader>;
 /// Members of an archive; a real one has one per array.
 const MAX_MEMBERS: usize = 500_000;
 
-/// Reads the directory, and the header of each array.
-pub(super) fn read(source: &Source) -> Result<Contents, Error> {
+/// Reads the directory.
+pub(super) fn archive(source: &Source) -> Result<Archive, Error> {
     // The archive starts at byte 0, as its first bytes said. Left to guess, the reader is misled by
     // zip64 records as long as a member's header.
     let config = zip::read::Config { archive_offset: zip::read::ArchiveOffset::Known(0) };
     let archive = zip::ZipArchive::with_config(config, Reader::new(source.clone()));
-    let mut archive = archive.map_err(|error| {
+    let archive = archive.map_err(|error| {
         Error::new(format!("is a damaged zip file: {error}")).remedy("download or save it again")
     })?;
     if MAX_MEMBERS < archive.len() {
         return Err(Error::new(format!("holds {} members, more than are read", archive.len())));
     }
+    Ok(archive)
+}
+
+/// Reads the header of each array.
+pub(super) fn read(mut archive: Archive, source: &Source) -> Result<Contents, Error> {
     let mut notes = Vec::new();
     if archive.has_duplicate_names() {
         notes.push(Note::new("several members have one name; the last of each is read"));
@@ -68,16 +73,11 @@ pub(super) fn read(source: &Source) -> Result<Contents, Error> {
 
 /// Says what an archive without arrays is; one without members is merely empty.
 fn refuse(others: &[String], unread: Option<&Error>) -> Result<(), Error> {
-    let save = "save the weights with safetensors.torch.save_file";
-    if others.iter().any(|member| member.ends_with("data.pkl")) {
-        let what = "is a PyTorch checkpoint, a Python pickle, which is never run";
-        return Err(Error::new(what).remedy(save));
-    }
     match (unread, others.first()) {
         (Some(error), _) => Err(error.clone()),
         (None, Some(first)) => {
             let what = format!("is a zip file without .npy arrays (it holds `{first}`)");
-            Err(Error::new(what).remedy("give a .safetensors, .npy or .npz file"))
+            Err(Error::new(what).remedy("give a .safetensors, .pt, .npy or .npz file"))
         }
         (None, None) => Ok(()),
     }

@@ -121,6 +121,9 @@ const ROWS: &[Row] = &[
     Row("qweight", "g_idx", Role::Description, How::Unknown),
     // gpt-oss MXFP4: bytes of two codes, and exponents with bias 127.
     Row("_blocks", "_scales", Role::Scale, How::Multiply),
+    // ONNX Runtime's quantiser.
+    Row("_quantized", "_scale", Role::Scale, How::Multiply),
+    Row("_quantized", "_zero_point", Role::ZeroPoint, How::Unknown),
     // bitsandbytes: table[code] * absmax; INT8 rows are code * SCB / 127.
     Row("", ".absmax", Role::Scale, How::Multiply),
     Row("", ".quant_map", Role::CodeTable, How::Unknown),

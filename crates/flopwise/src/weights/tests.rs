@@ -24,7 +24,7 @@ fn npy(header: &str, data: &[u8]) -> Vec<u8> {
 
 const MAGIC_1: &[u8] = b"\x93NUMPY\x01\x00";
 
-fn npz(members: &[(&str, Vec<u8>)], method: zip::CompressionMethod) -> Vec<u8> {
+pub(super) fn npz(members: &[(&str, Vec<u8>)], method: zip::CompressionMethod) -> Vec<u8> {
     let mut archive = zip::ZipWriter::new(io::Cursor::new(Vec::new()));
     let options = zip::write::SimpleFileOptions::default().compression_method(method);
     for (name, bytes) in members {
@@ -38,13 +38,13 @@ fn parse(file: Vec<u8>) -> Result<Checkpoint, String> {
     from_bytes("test", file.into()).map_err(|error| error.to_string())
 }
 
-fn index(checkpoint: &Checkpoint, name: &str) -> usize {
+pub(super) fn index(checkpoint: &Checkpoint, name: &str) -> usize {
     let found = checkpoint.tensors().iter().position(|tensor| tensor.name == name);
     found.unwrap_or_else(|| panic!("no tensor `{name}`"))
 }
 
 /// All bytes of a tensor, read in pieces of `max_bytes`.
-fn read_all(checkpoint: &Checkpoint, tensor_idx: usize, max_bytes: usize) -> Vec<u8> {
+pub(super) fn read_all(checkpoint: &Checkpoint, tensor_idx: usize, max_bytes: usize) -> Vec<u8> {
     let (mut all, mut next, mut buffer) = (Vec::new(), 0, Vec::new());
     for piece in checkpoint.pieces(tensor_idx, max_bytes) {
         let take = &mut |chunk: Chunk<'_>| {
@@ -352,7 +352,6 @@ fn real_files_of_other_things_are_refused_in_one_line() {
     check("text.npy", "holds text");
     check("long_double.npy", "holds long doubles");
     check("missing.npy", "cannot be opened");
-    check("", "is a directory; name the .safetensors, .npy or .npz file in it");
 }
 
 #[test]
@@ -361,16 +360,20 @@ fn other_kinds_are_told_by_their_first_bytes() {
         let error = parse(file.to_vec()).expect_err(expected);
         assert!(error.contains(expected), "{error} lacks {expected}");
     };
-    check(b"", "is no file of tensors known here; give a .safetensors, .npy or .npz file");
+    check(b"", "is no file of tensors known here; give a .safetensors, .pt");
     check(b"\0\0\0\0\0\0\0\0", "is no file of tensors known here");
     check(b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull");
     check(b"GGUF\x03\0\0\0", "is a GGUF file");
     check(b"\x89HDF\r\n\x1a\n", "is an HDF5 (Keras) file");
-    check(b"\x80\x02}q\0.", "a Python pickle, which is never run");
+    check(b"\x80\x02}q\0.", "a Python pickle, but none of PyTorch's; pickles are never run");
+    check(&[&[b'a'; 257][..], b"ustar\0"].concat(), "a tar archive, as PyTorch wrote before");
     check(b"\n<!DOCTYPE html>", "is a web page");
-    check(b"{\n  \"metadata\": {}}", "name the .safetensors files that it lists");
+    check(b"{\n  \"metadata\": {}}", "name it by its path");
     let stored = zip::CompressionMethod::Stored;
-    check(&npz(&[("m/data.pkl", vec![1])], stored), "is a PyTorch checkpoint, a Python pickle");
+    check(
+        &npz(&[("m/data.pkl", vec![1])], stored),
+        "member `m/data.pkl`: is a damaged pickle: no pickle has",
+    );
     check(&npz(&[("readme", vec![1])], stored), "without .npy arrays (it holds `readme`)");
     check(b"PK\x03\x04 and no more", "is a damaged zip file");
 }
@@ -731,10 +734,8 @@ proptest! {
             kind: Kind::Npy,
             notes: Vec::new(),
             metadata: BTreeMap::new(),
-            file: None,
             tensors: vec![tensor],
-            source,
-            archive: None,
+            files: vec![File { path: None, source, archive: None }],
         };
         let (mut next, mut buffer) = (0, Vec::new());
         for piece in checkpoint.pieces(0, max) {

@@ -16,6 +16,7 @@ mod control;
 mod control_tests;
 mod fold;
 mod function;
+pub(crate) mod initializers;
 #[cfg(test)]
 mod operator_tests;
 mod ops;

@@ -8,12 +8,13 @@ use super::value::{self, Scalar, Value};
 use super::wire::TensorProto;
 use crate::error::Error;
 use crate::graph::{Role, Shape, TensorType};
+use crate::import;
 use bytes::Bytes;
 use flopwise_formats::{Format, Layout, codec};
 use std::path::Path;
 
 /// `TensorProto.DataLocation.EXTERNAL`.
-const EXTERNAL: i32 = 1;
+pub(super) const EXTERNAL: i32 = 1;
 
 /// Shape and format; `None` for a format not known here.
 pub(super) fn tensor_type(tensor: &TensorProto) -> Option<TensorType> {
@@ -25,17 +26,7 @@ pub(super) fn tensor_type(tensor: &TensorProto) -> Option<TensorType> {
 /// only sizes count.
 pub(super) fn check_location(tensor: &TensorProto, folder: &Path) -> Result<(), Error> {
     let Some(location) = external(tensor, "location") else { return Ok(()) };
-    let is_drive = location.as_bytes().get(1) == Some(&b':');
-    let mut depth = 0i64;
-    let leaves = location.split(['/', '\\']).any(|part| {
-        depth += match part {
-            ".." => -1,
-            "" | "." => 0,
-            _ => 1,
-        };
-        depth < 0
-    });
-    if location.starts_with(['/', '\\']) || is_drive || leaves {
+    if import::leaves_folder(location) {
         let what = format!("its data lies outside the model's folder, at `{location}`");
         let remedy = match folder.as_os_str().is_empty() {
             true => "keep weights beside the model".to_owned(),
@@ -63,7 +54,7 @@ pub(super) fn wrong_length(tensor: &TensorProto) -> Option<(u128, u128)> {
     (format.bits != 0 && stored != needed).then_some((stored, needed))
 }
 
-fn external<'a>(tensor: &'a TensorProto, key: &str) -> Option<&'a str> {
+pub(super) fn external<'a>(tensor: &'a TensorProto, key: &str) -> Option<&'a str> {
     let entry = tensor.external_data.iter().find(|entry| entry.key == key.as_bytes())?;
     std::str::from_utf8(&entry.value).ok()
 }
