@@ -3,6 +3,7 @@
 //! A built-in name is data: a table of config fields in `data/models/*.toml`, or an export of the
 //! network without its weights (`tools/export_models.py` makes those) and a row in the table below.
 
+mod checkpoint;
 mod config;
 mod decoder;
 mod described;
@@ -18,6 +19,8 @@ mod vision;
 use crate::error::Error;
 use crate::graph::{Graph, Pass};
 use crate::import;
+use crate::note::Note;
+use crate::weights;
 use bytes::Bytes;
 use config::Config;
 use family::Request;
@@ -97,13 +100,35 @@ fn named(wanted: &str, options: &Options) -> Option<Result<Graph, Error>> {
     Some(entry.and_then(|entry| from_config(&entry.name, &entry.config, options)))
 }
 
-/// Reads a `config.json`, or the one in a folder.
+/// Reads a `config.json`, or the one in a folder or beside a file of weights. Weights in the folder,
+/// or that file, say how the parameters are stored; a flaw of theirs is a note.
 ///
 /// # Errors
 /// [`Error`], naming the file and the field: missing, no JSON, an unknown `model_type`, a field that
-/// is missing, out of range, or contradicts another.
+/// is missing, out of range, or contradicts another; weights without a config.
 pub fn open(path: &Path, options: &Options) -> Result<Graph, Error> {
-    let file = if path.is_dir() { path.join("config.json") } else { path.to_owned() };
+    if path.is_file() && checkpoint::is_weights(path) {
+        let weights = weights::open(path)?;
+        let mut graph = open_config(&checkpoint::config_beside(path)?, options)?;
+        checkpoint::apply(&mut graph, &weights);
+        return Ok(graph);
+    }
+    if !path.is_dir() {
+        return open_config(path, options);
+    }
+    let mut graph = open_config(&path.join("config.json"), options)?;
+    match weights::open(path) {
+        Ok(weights) => checkpoint::apply(&mut graph, &weights),
+        Err(error) if weights::has_some(path) => {
+            graph.notes.push(Note::new(format!("its weights are not looked at: {error}")));
+        }
+        Err(_) => {}
+    }
+    Ok(graph)
+}
+
+fn open_config(path: &Path, options: &Options) -> Result<Graph, Error> {
+    let file = path.to_owned();
     let read = || {
         let text = import::read_small(&file, config::MAX_BYTES, "config.json")?;
         let config = Config::parse(&text)?;
@@ -133,10 +158,12 @@ pub fn read(name: &str, text: &[u8], options: &Options) -> Result<Graph, Error> 
     from_config(name, &Config::parse(text)?, options)
 }
 
-/// Whether a path is that of a description: a folder, or a file of JSON.
+/// Whether a path is that of a description: a folder, a file of JSON, or weights, which a config
+/// beside them may describe.
 #[must_use]
 pub fn is_description(path: &Path) -> bool {
-    path.is_dir() || import::starts_as_json(path)
+    let is_weights = path.is_file() && checkpoint::is_weights(path);
+    path.is_dir() || is_weights || import::starts_as_json(path)
 }
 
 fn from_config(name: &str, config: &Config, options: &Options) -> Result<Graph, Error> {
@@ -155,7 +182,7 @@ fn from_config(name: &str, config: &Config, options: &Options) -> Result<Graph, 
     quantization::apply(&mut graph, config)?;
     let assumed = config.assumed();
     if !assumed.is_empty() {
-        graph.notes.push(crate::note::Note::new(format!(
+        graph.notes.push(Note::new(format!(
             "not in the config and taken as the reference implementation does: {}",
             assumed.join(", ")
         )));

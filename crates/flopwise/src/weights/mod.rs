@@ -212,6 +212,12 @@ pub fn open(path: &Path) -> Result<Checkpoint, Error> {
     open_file(path).map(Checkpoint::with_meanings)
 }
 
+/// Whether a folder has files that look like weights.
+#[must_use]
+pub fn has_some(folder: &Path) -> bool {
+    shards::has_some(folder)
+}
+
 /// One file; what its tensors mean is not asked yet.
 fn open_file(path: &Path) -> Result<Checkpoint, Error> {
     let read = || {

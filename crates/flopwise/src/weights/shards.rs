@@ -79,6 +79,13 @@ pub(super) fn open_folder(folder: &Path) -> Result<Checkpoint, Error> {
         .remedy("one with .safetensors files, or an index of them, is read"))
 }
 
+/// Whether a folder has files that look like weights, or an index of them.
+pub(super) fn has_some(folder: &Path) -> bool {
+    let names = import::file_names(folder, MAX_ENTRIES).unwrap_or_default();
+    let is_some = |name: &String| INDICES.iter().chain(ENDINGS).any(|end| name.ends_with(end));
+    names.iter().any(is_some)
+}
+
 /// What training leaves beside the weights.
 fn is_state(name: &str) -> bool {
     ["optimizer.", "scheduler.", "rng_state"].iter().any(|start| name.starts_with(start))
