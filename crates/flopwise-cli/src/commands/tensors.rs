@@ -11,7 +11,7 @@ use clap::Args as ClapArgs;
 use flopwise::error::Error;
 use flopwise::note::Note;
 use flopwise::report::{Report, TensorRow, TensorsReport, Verdict};
-use flopwise::weights::{self, AxisOrder, Checkpoint, Meaning, Piece, StoredTensor};
+use flopwise::weights::{self, AxisOrder, Checkpoint, Meaning, Piece, Room, Scaled, StoredTensor};
 use flopwise_formats::Format;
 use flopwise_formats::stats::{Stats, Tally, Target};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -39,8 +39,9 @@ Examples:
   flopwise tensors activations.npy --to 'fp(5,2)'
 
 Values beyond a format's largest become its largest. Blocks of mxfp4 and the like are 32 elements in
-a row, scaled by OCP's rule. Codes that another tensor scales are not judged: alone they are not the
-model's values.
+a row, scaled by OCP's rule. Codes that another tensor scales are judged with their scale (FP8 and INT8
+in blocks, MXFP4), or not at all (zero points, tables, scales that are not found): alone they are not
+the model's values.
 
 Exit code: 1 when no tensor could be judged.")]
 pub(crate) struct TensorsArgs {
@@ -72,12 +73,17 @@ pub(super) fn run(args: &TensorsArgs) -> anyhow::Result<Outcome> {
     let chosen =
         chosen(&checkpoint, &args.tensor).with_context(|| args.file.display().to_string())?;
     let mut refused: Vec<Option<String>> = Vec::new();
+    let mut sources: Vec<Source> = Vec::new();
     for tensor_idx in &chosen {
-        refused.push(refusal(&checkpoint, &checkpoint.tensors()[*tensor_idx], args.raw));
+        let scaled = if args.raw { None } else { checkpoint.scaled(*tensor_idx) };
+        let why = refusal(&checkpoint, &checkpoint.tensors()[*tensor_idx], args.raw);
+        let why = why.filter(|_| scaled.is_none());
+        if why.is_none() {
+            sources.push(Source { tensor_idx: *tensor_idx, scaled });
+        }
+        refused.push(why);
     }
-    let judged: Vec<usize> = (0..chosen.len()).filter(|place| refused[*place].is_none()).collect();
-    let wanted: Vec<usize> = judged.iter().map(|place| chosen[*place]).collect();
-    let mut stats = judge(&checkpoint, &wanted, &targets)?.into_iter();
+    let mut stats = judge(&checkpoint, &sources, &targets)?.into_iter();
     let tensors = chosen.iter().zip(refused).map(|(tensor_idx, refused)| {
         let verdict = match refused {
             Some(why) => Verdict::NotJudged(why),
@@ -92,9 +98,9 @@ pub(super) fn run(args: &TensorsArgs) -> anyhow::Result<Outcome> {
         kind: checkpoint.kind.name(),
         targets: targets.iter().map(Target::to_string).collect(),
         tensors: tensors.collect(),
-        notes: notes(&checkpoint, &wanted, &targets),
+        notes: notes(&checkpoint, &sources, &targets),
     };
-    let outcome = if wanted.is_empty() { Outcome::No } else { Outcome::Yes };
+    let outcome = if sources.is_empty() { Outcome::No } else { Outcome::Yes };
     output::print(&Report::Tensors(Box::new(report)), args.json)?;
     Ok(outcome)
 }
@@ -173,7 +179,23 @@ fn refusal(checkpoint: &Checkpoint, tensor: &StoredTensor, is_raw: bool) -> Opti
     }
 }
 
-fn notes(checkpoint: &Checkpoint, judged: &[usize], targets: &[Target]) -> Vec<Note> {
+/// A tensor to judge: as it is stored, or its codes times their scales.
+struct Source {
+    tensor_idx: usize,
+    scaled: Option<Scaled>,
+}
+
+impl Source {
+    /// The format of what is judged.
+    fn format(&self, checkpoint: &Checkpoint) -> Format {
+        match self.scaled {
+            Some(_) => Format::FP32,
+            None => checkpoint.tensors()[self.tensor_idx].format,
+        }
+    }
+}
+
+fn notes(checkpoint: &Checkpoint, judged: &[Source], targets: &[Target]) -> Vec<Note> {
     let mut notes = checkpoint.notes.clone();
     let block = targets.iter().map(Target::block).max().unwrap_or(1) as u64;
     let is_ragged = |tensor: &&StoredTensor| {
@@ -181,7 +203,15 @@ fn notes(checkpoint: &Checkpoint, judged: &[usize], targets: &[Target]) -> Vec<N
         let is_split = 1 < tensor.shape.len() && !last.is_multiple_of(block);
         is_split || (1 < block && tensor.axis_order != AxisOrder::LastFastest)
     };
-    let tensors = judged.iter().map(|tensor_idx| &checkpoint.tensors()[*tensor_idx]);
+    let tensors = judged.iter().map(|source| &checkpoint.tensors()[source.tensor_idx]);
+    let mut scaled = judged.iter().filter(|source| source.scaled.is_some());
+    if let Some(first) = scaled.next() {
+        notes.push(Note::new(format!(
+            "judged with their scales applied, as values in fp32: {} tensors (first: `{}`)",
+            scaled.count() + 1,
+            checkpoint.tensors()[first.tensor_idx].name
+        )));
+    }
     let ragged: Vec<&StoredTensor> = tensors.filter(is_ragged).collect();
     if let Some(first) = ragged.first() {
         notes.push(Note::new(format!(
@@ -211,7 +241,7 @@ struct Slot {
 /// What all threads share.
 struct Shared<'a> {
     checkpoint: &'a Checkpoint,
-    wanted: &'a [usize],
+    wanted: &'a [Source],
     /// An empty tally for each format, as its tables take a while to make.
     empty: Vec<(Format, Tally)>,
     runs: &'a [Run],
@@ -221,9 +251,16 @@ struct Shared<'a> {
     bar: ProgressBar,
 }
 
+impl Shared<'_> {
+    /// Lets the other threads end.
+    fn stop(&self) {
+        self.has_failed.store(true, Ordering::Relaxed);
+    }
+}
+
 fn judge(
     checkpoint: &Checkpoint,
-    wanted: &[usize],
+    wanted: &[Source],
     targets: &[Target],
 ) -> anyhow::Result<Vec<Stats>> {
     let n_threads = thread::available_parallelism().map_or(1, NonZero::get);
@@ -231,10 +268,11 @@ fn judge(
     let mut n_runs = vec![0; wanted.len()];
     runs.iter().for_each(|run| n_runs[run.place] += 1);
     let slot = |n_runs_left| Mutex::new(Slot { tally: None, n_runs_left, stats: None });
-    let total: u64 = wanted.iter().map(|idx| checkpoint.tensors()[*idx].bytes).sum();
+    let total: u64 =
+        wanted.iter().map(|source| checkpoint.tensors()[source.tensor_idx].bytes).sum();
     let mut empty: Vec<(Format, Tally)> = Vec::new();
-    for tensor_idx in wanted {
-        let format = checkpoint.tensors()[*tensor_idx].format;
+    for source in wanted {
+        let format = source.format(checkpoint);
         if empty.iter().all(|(known, _)| *known != format) {
             empty.push((format, tally(format, targets)));
         }
@@ -259,9 +297,9 @@ fn judge(
     if let Some(error) = failed {
         return Err(error.into());
     }
-    let stats = shared.slots.into_iter().zip(wanted).map(|(slot, tensor_idx)| {
+    let stats = shared.slots.into_iter().zip(wanted).map(|(slot, source)| {
         let slot = slot.into_inner().unwrap_or_else(PoisonError::into_inner);
-        let format = checkpoint.tensors()[*tensor_idx].format;
+        let format = source.format(checkpoint);
         // An empty tensor has no run.
         slot.stats.unwrap_or_else(|| tally(format, targets).finish())
     });
@@ -285,14 +323,14 @@ fn tally(format: Format, targets: &[Target]) -> Tally {
     Tally::new(format, targets).expect("other formats were refused")
 }
 
-fn runs(checkpoint: &Checkpoint, wanted: &[usize], n_threads: usize) -> Vec<Run> {
-    let tensors = wanted.iter().map(|idx| &checkpoint.tensors()[*idx]);
+fn runs(checkpoint: &Checkpoint, wanted: &[Source], n_threads: usize) -> Vec<Run> {
+    let tensors = wanted.iter().map(|source| &checkpoint.tensors()[source.tensor_idx]);
     let total: u64 = tensors.map(|tensor| tensor.bytes).sum();
     let fair = total / (n_threads * RUNS_PER_THREAD * PIECE_BYTES) as u64;
     let n_pieces = (fair as usize).clamp(1, MAX_RUN_PIECES);
     let mut runs = Vec::new();
-    for (place, tensor_idx) in wanted.iter().enumerate() {
-        let pieces: Vec<Piece> = checkpoint.pieces(*tensor_idx, PIECE_BYTES).collect();
+    for (place, source) in wanted.iter().enumerate() {
+        let pieces: Vec<Piece> = checkpoint.pieces(source.tensor_idx, PIECE_BYTES).collect();
         let cut = pieces.chunks(n_pieces);
         runs.extend(cut.map(|pieces| Run { place, pieces: pieces.to_vec() }));
     }
@@ -301,25 +339,32 @@ fn runs(checkpoint: &Checkpoint, wanted: &[usize], n_threads: usize) -> Vec<Run>
 
 /// What one thread does.
 fn work(shared: &Shared<'_>) -> Result<(), Error> {
-    let mut buffer = Vec::new();
+    let (mut buffer, mut room) = (Vec::new(), Room::default());
     loop {
         let run = shared.runs.get(shared.next_run.fetch_add(1, Ordering::Relaxed));
         let Some(run) = run.filter(|_| !shared.has_failed.load(Ordering::Relaxed)) else {
             return Ok(());
         };
-        let format = shared.checkpoint.tensors()[shared.wanted[run.place]].format;
+        let source = &shared.wanted[run.place];
+        let scaled = source.scaled.clone().map(|scaled| scaled.with_scales(shared.checkpoint));
+        let scaled = scaled.transpose().inspect_err(|_| shared.stop())?;
+        let format = source.format(shared.checkpoint);
         let known = shared.empty.iter().find(|(known, _)| *known == format);
         let (_, empty) = known.expect("a tally for each format wanted");
         let mut tally = empty.clone();
         for piece in &run.pieces {
+            let mut flaw = Ok(());
             let read = shared.checkpoint.read(piece, &mut buffer, &mut |chunk| {
-                tally.add(chunk.bytes, chunk.elements as usize);
+                match &scaled {
+                    None => tally.add(chunk.bytes, chunk.elements as usize),
+                    Some(scaled) => match scaled.values(shared.checkpoint, &chunk, &mut room) {
+                        Ok((values, n_values)) => tally.add(values, n_values),
+                        Err(error) => flaw = Err(error),
+                    },
+                }
                 shared.bar.inc(chunk.bytes.len() as u64);
             });
-            if let Err(error) = read {
-                shared.has_failed.store(true, Ordering::Relaxed);
-                return Err(error);
-            }
+            read.and(flaw).inspect_err(|_| shared.stop())?;
         }
         hand_in(&shared.slots[run.place], tally);
     }

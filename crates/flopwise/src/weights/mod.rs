@@ -9,6 +9,7 @@
 //! Not here: opening files (`import/mod.rs`), what the numbers are, threads (each calls
 //! [`Checkpoint::read`] for pieces of its own).
 
+mod dequantise;
 mod matrix;
 mod npy;
 mod npz;
@@ -28,6 +29,7 @@ mod torch;
 #[cfg(test)]
 mod torch_tests;
 
+pub use dequantise::{Room, Scaled};
 pub use scales::{Companion, How, Meaning, Part, Role};
 
 use crate::error::Error;
