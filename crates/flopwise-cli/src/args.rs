@@ -92,7 +92,7 @@ pub(crate) enum Command {
     Estimate(EstimateArgs),
     /// What number formats would do to the tensors of a file: overflow, underflow, error, SNR
     Tensors(TensorsArgs),
-    /// List the built-in models
+    /// List the built-in models, or show one
     Model(ModelArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
@@ -652,7 +652,15 @@ pub(crate) use crate::commands::matmul_error::MatmulErrorArgs;
 pub(crate) use crate::commands::tensors::TensorsArgs;
 
 #[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  flopwise model                 every name
+  flopwise model resnet50        what one of them is
+  flopwise model swin            those with `swin` in their name")]
 pub(crate) struct ModelArgs {
+    /// A model's name, or a part of names
+    #[arg(value_name = "NAME")]
+    pub(crate) name: Option<String>,
     /// Print one JSON object (docs/json.md)
     #[arg(long)]
     pub(crate) json: bool,

@@ -7,6 +7,7 @@
 mod convention;
 mod explain;
 mod matmul;
+mod models;
 mod number;
 mod sweep;
 mod training;
@@ -30,7 +31,7 @@ use crate::import;
 use crate::machine::Profile;
 use crate::note::Note;
 use crate::report::{
-    self, Costly, CountReport, Counted, EstimateReport, Formula, Grouping, ModelEntry, NodeRow,
+    self, Costly, CountReport, Counted, EstimateReport, Formula, Grouping, NodeRow,
     Point, Report, Unknown, group,
 };
 use crate::units::{FlopsPerSec, Seconds};
@@ -70,8 +71,8 @@ pub enum Query {
     Estimate(EstimateQuery),
     /// Model, machine and time on one page.
     Page(EstimateQuery),
-    /// Which models are built in.
-    Models,
+    /// Which models are built in: all, the one of a name, or those whose names hold a text.
+    Models(Option<String>),
     /// What values become in number formats.
     Number(NumberQuery),
     /// What formats do to a matrix multiplication.
@@ -171,7 +172,7 @@ pub fn answer(query: &Query) -> Result<Report, Error> {
         }
         Query::Estimate(query) => Ok(Report::Estimate(Box::new(on_machine(query)?))),
         Query::Page(query) => Ok(Report::Page(Box::new(on_machine(query)?))),
-        Query::Models => Ok(Report::Models(models()?)),
+        Query::Models(wanted) => models::models(wanted.as_deref()),
         Query::Number(query) => number::number(query),
         Query::Matmul(query) => matmul::matmul(query),
         Query::Formats(name) => number::show_formats(name.as_deref()),
@@ -242,27 +243,6 @@ fn settle(graph: &mut Graph, query: &CountQuery) -> Result<(Bindings, Bindings),
     }
     cost::take_costliest(graph, &bindings);
     Ok((bindings, Bindings(fixed.into_iter().collect())))
-}
-
-/// Every built-in model with its inputs and size.
-fn models() -> Result<Vec<ModelEntry>, Error> {
-    let entry = |(name, description): (String, String)| {
-        let graph = open_model(&name)?;
-        let work = cost::work(&graph);
-        let inputs = graph.inputs.iter().map(|id| graph.tensor(*id));
-        let inputs = inputs.map(|tensor| match &tensor.tensor_type {
-            Some(known) => format!("{} {} {}", tensor.name, known.shape, known.format),
-            None => tensor.name.clone(),
-        });
-        Ok(ModelEntry {
-            name,
-            description,
-            inputs: inputs.collect::<Vec<_>>().join(", "),
-            parameters: work.stored(&Bindings::default()).map(|stored| stored.parameters),
-            macs: work.total.macs.0.to_string(),
-        })
-    };
-    arch::names().map(entry).collect()
 }
 
 fn name_model(error: Error, query: &CountQuery) -> Error {

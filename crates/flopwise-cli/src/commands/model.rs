@@ -6,6 +6,6 @@ use crate::output;
 use flopwise::query::{Query, answer};
 
 pub(super) fn run(args: &ModelArgs) -> anyhow::Result<Outcome> {
-    output::print(&answer(&Query::Models)?, args.json)?;
+    output::print(&answer(&Query::Models(args.name.clone()))?, args.json)?;
     Ok(Outcome::Yes)
 }

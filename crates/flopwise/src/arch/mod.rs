@@ -1,13 +1,14 @@
 //! Descriptions of models -> [`Graph`]: a `config.json`, or a built-in name.
 //!
 //! A built-in name is data: a table of config fields in `data/models/*.toml`, or an export of the
-//! network without its weights (`tools/export_models.py` makes those) and a row in the table below.
+//! network without its weights (`exports.rs`).
 
 mod checkpoint;
 mod config;
 mod decoder;
 mod described;
 mod encoder_decoder;
+mod exports;
 mod family;
 mod layer;
 mod mtp;
@@ -21,7 +22,6 @@ use crate::graph::{Graph, Pass};
 use crate::import;
 use crate::note::Note;
 use crate::weights;
-use bytes::Bytes;
 use config::Config;
 use family::Request;
 use std::path::Path;
@@ -44,60 +44,52 @@ impl Options {
     }
 }
 
-struct BuiltIn {
-    name: &'static str,
-    description: &'static str,
-    file: &'static [u8],
+/// A built-in name, as it is listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BuiltIn {
+    /// The name to type.
+    pub name: String,
+    /// What it is.
+    pub about: String,
+    /// What it is listed under.
+    pub group: String,
+    /// Where its description comes from.
+    pub source: String,
 }
 
-macro_rules! built_in {
-    ($($name:literal $description:literal;)*) => {
-        &[$(BuiltIn {
-            name: $name,
-            description: $description,
-            file: include_bytes!(concat!("../../data/models/", $name, ".pt2")),
-        }),*]
-    };
+enum Known {
+    Export(exports::Export),
+    Described(Result<names::Entry, Error>),
 }
-
-/// Sorted by name.
-const BUILT_IN: &[BuiltIn] = built_in! {
-    "alexnet" "image classification, Krizhevsky 2014 (torchvision)";
-    "bert_base" "text encoder, Devlin et al. 2018, 12 layers (transformers)";
-    "convnext_tiny" "image classification, Liu et al. 2022 (torchvision)";
-    "densenet121" "image classification, Huang et al. 2016 (torchvision)";
-    "efficientnet_b0" "image classification, Tan and Le 2019 (torchvision)";
-    "gpt2" "text generation, Radford et al. 2019, 124M, tied head (transformers)";
-    "llama_small" "text generation, a 4-layer Llama of width 512 for tests (transformers)";
-    "mobilenet_v2" "image classification, Sandler et al. 2018 (torchvision)";
-    "mobilenet_v3_large" "image classification, Howard et al. 2019 (torchvision)";
-    "resnet101" "image classification, He et al. 2015, v1.5 (torchvision)";
-    "resnet18" "image classification, He et al. 2015 (torchvision)";
-    "resnet34" "image classification, He et al. 2015 (torchvision)";
-    "resnet50" "image classification, He et al. 2015, v1.5 (torchvision)";
-    "swin_t" "image classification, Liu et al. 2021 (torchvision)";
-    "t5_small_encoder" "text encoder, Raffel et al. 2019 (transformers)";
-    "vgg16" "image classification, Simonyan and Zisserman 2014 (torchvision)";
-    "vit_b_16" "image classification, Dosovitskiy et al. 2020 (torchvision)";
-};
 
 /// The graph of a built-in name, `None` if there is no such name. `-` and `_` are the same, and an
 /// organisation in front (`meta-llama/Llama-3.1-8B`) may be left out.
 #[must_use]
 pub fn built_in(name: &str, options: &Options) -> Option<Result<Graph, Error>> {
-    let lower = name.to_ascii_lowercase();
-    let last = lower.rsplit('/').next().unwrap_or(&lower);
-    [lower.as_str(), last].into_iter().find_map(|wanted| named(wanted, options))
+    Some(match known(name)? {
+        Known::Export(export) => export.graph(),
+        Known::Described(entry) => {
+            entry.and_then(|entry| from_config(&entry.name, &entry.config, options))
+        }
+    })
 }
 
-fn named(wanted: &str, options: &Options) -> Option<Result<Graph, Error>> {
-    let underscored = wanted.replace('-', "_");
-    if let Some(export) = BUILT_IN.iter().find(|model| model.name == underscored) {
-        let folder = Path::new("");
-        return Some(import::from_bytes(export.name, Bytes::from_static(export.file), folder));
-    }
-    let entry = names::find(&underscored)?;
-    Some(entry.and_then(|entry| from_config(&entry.name, &entry.config, options)))
+/// What is said of a built-in name, `None` if there is no such name.
+#[must_use]
+pub fn described(name: &str) -> Option<Result<BuiltIn, Error>> {
+    Some(match known(name)? {
+        Known::Export(export) => Ok(export.described()),
+        Known::Described(entry) => entry.map(names::Entry::described),
+    })
+}
+
+fn known(name: &str) -> Option<Known> {
+    let whole = name.to_ascii_lowercase().replace('-', "_");
+    let inside = whole.rsplit('/').next().filter(|_| !whole.starts_with(exports::TIMM));
+    [Some(whole.as_str()), inside].into_iter().flatten().find_map(|wanted| {
+        let described = || names::find(wanted).map(Known::Described);
+        exports::find(wanted).map(Known::Export).or_else(described)
+    })
 }
 
 /// Reads a `config.json`, or the one in a folder or beside a file of weights. Weights in the folder,
@@ -200,14 +192,19 @@ fn unknown_model_type(model_type: &str) -> Error {
     Error::new(format!("`model_type` is `{shown}`, which has no rule here")).remedy(remedy)
 }
 
+/// Every built-in model, by name.
+#[must_use]
+pub fn list() -> Vec<BuiltIn> {
+    let exports = exports::every().map(|export| export.described());
+    let described = names::all().into_iter().map(names::Entry::described);
+    let mut all: Vec<BuiltIn> = exports.chain(described).collect();
+    all.sort_by(|left, right| left.name.cmp(&right.name));
+    all
+}
+
 /// Name and description of every built-in model, by name.
 pub fn names() -> impl Iterator<Item = (String, String)> {
-    let exports =
-        BUILT_IN.iter().map(|model| (model.name.to_owned(), model.description.to_owned()));
-    let described = names::all().into_iter().map(|entry| (entry.name, entry.about));
-    let mut all: Vec<(String, String)> = exports.chain(described).collect();
-    all.sort();
-    all.into_iter()
+    list().into_iter().map(|model| (model.name, model.about))
 }
 
 /// Up to three of the words that a mistyped one may have meant.
@@ -223,13 +220,27 @@ fn nearest<W: AsRef<str>>(typed: &str, words: impl Iterator<Item = W>) -> Vec<St
 /// Says that there is neither such a file nor such a name, and which names are near.
 #[must_use]
 pub fn unknown_model(model: &str) -> Error {
-    let error = Error::new("no such file, and no built-in model of that name");
+    unknown("no such file, and no built-in model of that name", model)
+}
+
+/// Says that no built-in model has that name, or holds it in its name, and which names are near.
+#[must_use]
+pub fn unknown_name(name: &str) -> Error {
+    unknown("no built-in model of that name", name)
+}
+
+fn unknown(what: &str, typed: &str) -> Error {
     // Longer names than these are paths.
-    let start: String = model.to_lowercase().chars().take(64).collect();
-    let close = nearest(&start, names().map(|(name, _)| name));
+    let start: String = typed.to_lowercase().chars().take(64).collect();
+    // timm's are found without their prefix too.
+    let plain = |name: &str| name.strip_prefix(exports::TIMM).unwrap_or(name).to_owned();
+    let mut known: Vec<String> = names().map(|(name, _)| plain(&name)).collect();
+    known.sort_unstable();
+    known.dedup();
+    let close = nearest(plain(&start).as_str(), known.iter());
     let remedy = match close.is_empty() {
         true => "`flopwise model` lists the built-in ones".to_owned(),
         false => format!("did you mean {}?", close.join(", ")),
     };
-    error.in_file(Path::new(model)).remedy(remedy)
+    Error::new(what).in_file(Path::new(typed)).remedy(remedy)
 }

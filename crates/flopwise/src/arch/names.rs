@@ -3,6 +3,7 @@
 //! Each table is one model: `about` and `source` for people, `like` to take over the fields of another
 //! table of the same file, and the fields of its config.
 
+use super::BuiltIn;
 use super::config::Config;
 use crate::error::Error;
 use serde_json::{Map, Value};
@@ -14,8 +15,16 @@ const FILES: &[&str] =
 /// One name.
 pub(super) struct Entry {
     pub(super) name: String,
-    pub(super) about: String,
     pub(super) config: Config,
+    about: String,
+    source: String,
+}
+
+impl Entry {
+    pub(super) fn described(self) -> BuiltIn {
+        let Entry { name, config: _, about, source } = self;
+        BuiltIn { name, about, group: "Described by their config".to_owned(), source }
+    }
 }
 
 /// The model of a name with `_` for `-`.
@@ -60,11 +69,13 @@ fn entry(key: &str, tables: &Map<String, Value>) -> Result<Entry, Error> {
         Some(Value::String(about)) => about,
         _ => return Err(damaged("says nothing about itself")),
     };
-    for field in ["source", "like"] {
-        fields.remove(field);
-    }
+    let source = match fields.remove("source") {
+        Some(Value::String(source)) => source,
+        _ => return Err(damaged("has no source")),
+    };
+    fields.remove("like");
     let config = Config::from_value(Value::Object(fields))?;
-    Ok(Entry { name: key.to_owned(), about, config })
+    Ok(Entry { name: key.to_owned(), config, about, source })
 }
 
 #[cfg(test)]

@@ -129,6 +129,14 @@ pub fn from_bytes(name: &str, bytes: Bytes, folder: &Path) -> Result<Graph, Erro
     onnx::import(name, bytes, folder)
 }
 
+/// Reads one exported program out of a zip file of many: the JSON `member`, and nothing else of it.
+///
+/// # Errors
+/// As [`open`]; also when there is no such member.
+pub(crate) fn from_collection(name: &str, archive: &[u8], member: &str) -> Result<Graph, Error> {
+    pt2::import_member(name, archive, member)
+}
+
 /// Files people have beside a graph, told by their first bytes.
 fn unread_kind(bytes: &[u8]) -> Option<&'static str> {
     let is_json = bytes.trim_ascii_start().starts_with(b"{");

@@ -2,7 +2,7 @@
 //! are added to, never changed, under one schema number. Counts are integers written in full.
 
 use super::{
-    CountReport, EstimateReport, Explanation, ModelEntry, ModuleRow, NodeRow, Report, Row,
+    CountReport, EstimateReport, Explanation, ModuleRow, NodeRow, Report, Row,
 };
 use crate::cost::Counts;
 use crate::graph::TensorType;
@@ -25,7 +25,8 @@ pub fn json(report: &Report) -> String {
         Report::Page(report) => serde_json::to_string(&estimate("report", report)),
         Report::Explanation(explained) => serde_json::to_string(&explanation(explained)),
         Report::Convention(report) => serde_json::to_string(&super::convention::wire(report)),
-        Report::Models(entries) => serde_json::to_string(&models(entries)),
+        Report::Models(report) => serde_json::to_string(&super::models::list_wire(report)),
+        Report::Model(model) => serde_json::to_string(&super::models::wire(model)),
         Report::Number(report) => serde_json::to_string(&super::number::wire(report)),
         Report::Matmul(report) => serde_json::to_string(&super::matmul::wire(report)),
         Report::Formats(report) => serde_json::to_string(&super::formats::wire(report)),
@@ -396,31 +397,4 @@ fn explanation(explanation: &Explanation) -> ExplanationJson<'_> {
         steps: steps.collect(),
         notes: explanation.notes.iter().map(|note| note.text.as_str()).collect(),
     }
-}
-
-#[derive(Serialize)]
-struct ModelsJson<'a> {
-    schema: u32,
-    kind: &'static str,
-    models: Vec<ModelJson<'a>>,
-}
-
-#[derive(Serialize)]
-struct ModelJson<'a> {
-    name: &'a str,
-    description: &'a str,
-    inputs: &'a str,
-    parameters: Option<u128>,
-    macs: &'a str,
-}
-
-fn models(entries: &[ModelEntry]) -> ModelsJson<'_> {
-    let models = entries.iter().map(|entry| ModelJson {
-        name: &entry.name,
-        description: &entry.description,
-        inputs: &entry.inputs,
-        parameters: entry.parameters,
-        macs: &entry.macs,
-    });
-    ModelsJson { schema: SCHEMA, kind: "models", models: models.collect() }
 }

@@ -8,6 +8,7 @@ mod groups;
 mod html;
 mod json;
 mod matmul;
+mod models;
 mod modules;
 mod number;
 mod svg;
@@ -25,6 +26,7 @@ pub use groups::{Grouping, Row, group};
 pub use html::html;
 pub use json::json;
 pub use matmul::{MatmulReport, MatmulRow, StoredRow};
+pub use models::{ModelEntry, ModelReport, ModelsReport};
 pub use modules::{FoldedRow, ModuleRow, folded, modules};
 pub use number::{BlockConversion, BlockElement, NumberConversion, NumberReport, NumberValue};
 pub use svg::roofline_svg;
@@ -64,7 +66,9 @@ pub enum Report {
     /// What other tools print.
     Convention(Box<ConventionReport>),
     /// The built-in models.
-    Models(Vec<ModelEntry>),
+    Models(ModelsReport),
+    /// One of them.
+    Model(Box<ModelReport>),
     /// What values become in number formats.
     Number(Box<NumberReport>),
     /// What formats do to a matrix multiplication.
@@ -273,19 +277,4 @@ pub struct Point {
     pub seconds: crate::units::Seconds,
     /// What it waits for most.
     pub bound: crate::estimate::Bound,
-}
-
-/// A built-in model.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ModelEntry {
-    /// The name to type.
-    pub name: String,
-    /// What it is.
-    pub description: String,
-    /// The inputs it takes: `x [batch, 3, 224, 224] fp32`.
-    pub inputs: String,
-    /// Trained numbers.
-    pub parameters: Option<u128>,
-    /// Multiply-accumulates as a formula.
-    pub macs: String,
 }

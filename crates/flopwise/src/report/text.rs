@@ -1,7 +1,7 @@
 //! Reports as text for a terminal, at most 100 columns where names allow.
 
 use super::{
-    Costly, CountReport, Counted, EstimateReport, Explanation, FoldedRow, Grouping, ModelEntry,
+    Costly, CountReport, Counted, EstimateReport, Explanation, FoldedRow, Grouping,
     Report, Row, Unknown, folded,
 };
 use crate::machine::{ComputeKind, ComputeRate, MemoryRate, Profile};
@@ -50,7 +50,8 @@ pub fn text(report: &Report, paint: Paint) -> String {
         }
         Report::Explanation(explanation) => page.explanation(explanation),
         Report::Convention(report) => page.conventions(report),
-        Report::Models(entries) => page.models(entries),
+        Report::Models(report) => page.models(report),
+        Report::Model(model) => page.built_in_model(model),
         Report::Number(report) => page.number(report),
         Report::Matmul(report) => page.matmul(report),
         Report::Formats(report) => page.formats(report),
@@ -356,17 +357,6 @@ impl Page {
             }
         }
         self.notes(explanation.notes.iter().map(|note| note.text.as_str()));
-    }
-
-    fn models(&mut self, entries: &[ModelEntry]) {
-        let mut table = table(&["name", "parameters", "MACs", "inputs"]);
-        for entry in entries {
-            let parameters = entry.parameters.map_or_else(|| "?".to_owned(), grouped);
-            let name = entry.name.to_owned();
-            table.add_row(vec![name, parameters, entry.macs.clone(), entry.inputs.clone()]);
-        }
-        self.heading("Built-in models");
-        self.out.push_str(&indented(&table));
     }
 }
 

@@ -40,24 +40,15 @@ const MAX_NAME: usize = 200;
 const MAX_QUOTE: usize = 1000;
 /// The path of what stands outside all modules.
 const NO_MODULE: &str = "_empty_nn_module";
+
 /// Reads a `.pt2` archive.
 pub(super) fn import(name: &str, file: &[u8]) -> Result<Graph, Error> {
-    // The archive starts at byte 0, as its first bytes said. Left to guess, the reader is misled by
-    // the zip64 records that PyTorch writes: they can be as long as a member's header.
-    let config = zip::read::Config { archive_offset: zip::read::ArchiveOffset::Known(0) };
-    let mut archive = zip::ZipArchive::with_config(config, Cursor::new(file))
-        .map_err(|error| Error::new(format!("is a damaged zip file: {error}")))?;
-    if MAX_MEMBERS < archive.len() {
-        return Err(Error::new(format!("holds {} members", archive.len())));
-    }
+    let mut archive = open_archive(file)?;
     let Some(program_name) = find_member(&archive, is_program) else {
         return Err(Error::new("is a zip file without an exported program (models/model.json)")
             .remedy("write it with torch.export.save(torch.export.export(model, inputs), FILE)"));
     };
-    let mut json = read_member(&mut archive, &program_name)?;
-    null_bare_words(&mut json);
-    let program: ExportedProgram =
-        serde_json::from_slice(&json).map_err(|error| malformed(&program_name, &error))?;
+    let json = read_member(&mut archive, &program_name)?;
     let weights_json = match find_member(&archive, |m| m.ends_with("model_weights_config.json")) {
         Some(member) => Some((read_member(&mut archive, &member)?, member)),
         None => None,
@@ -68,7 +59,37 @@ pub(super) fn import(name: &str, file: &[u8]) -> Result<Graph, Error> {
         }
         None => None,
     };
-    Importer::new(name, &program, weights.as_ref()).run()
+    read_program(name, &program_name, json, weights.as_ref())
+}
+
+/// Reads the program that is one member of a zip file.
+pub(super) fn import_member(name: &str, file: &[u8], member: &str) -> Result<Graph, Error> {
+    let json = read_member(&mut open_archive(file)?, member)?;
+    read_program(name, member, json, None)
+}
+
+fn open_archive(file: &[u8]) -> Result<zip::ZipArchive<Cursor<&[u8]>>, Error> {
+    // The archive starts at byte 0, as its first bytes said. Left to guess, the reader is misled by
+    // the zip64 records that PyTorch writes: they can be as long as a member's header.
+    let config = zip::read::Config { archive_offset: zip::read::ArchiveOffset::Known(0) };
+    let archive = zip::ZipArchive::with_config(config, Cursor::new(file))
+        .map_err(|error| Error::new(format!("is a damaged zip file: {error}")))?;
+    if MAX_MEMBERS < archive.len() {
+        return Err(Error::new(format!("holds {} members", archive.len())));
+    }
+    Ok(archive)
+}
+
+fn read_program(
+    name: &str,
+    member: &str,
+    mut json: Vec<u8>,
+    weights: Option<&WeightsConfig>,
+) -> Result<Graph, Error> {
+    null_bare_words(&mut json);
+    let program: ExportedProgram =
+        serde_json::from_slice(&json).map_err(|error| malformed(member, &error))?;
+    Importer::new(name, &program, weights).run()
 }
 
 fn is_program(member: &str) -> bool {
