@@ -8,6 +8,7 @@ mod convention;
 mod explain;
 mod matmul;
 mod models;
+mod memory;
 mod number;
 mod sweep;
 mod training;
@@ -15,12 +16,13 @@ mod versus;
 
 pub use convention::Conventions;
 pub use matmul::MatmulQuery;
+pub use memory::MemoryQuery;
 pub use number::NumberQuery;
 pub use sweep::SweepQuery;
 pub use training::TrainQuery;
 
 use crate::arch;
-use crate::cost::{self, BoundWork, CONTEXT, Counts, Masking, Pass, WeightFormat, Work};
+use crate::cost::{self, BoundWork, CONTEXT, Counts, Masking, Pass, StoredFormat, Work};
 use crate::error::Error;
 use crate::estimate::{self, Bound, Estimate, Setup};
 use crate::graph::{
@@ -97,7 +99,9 @@ pub struct CountQuery {
     /// Which positions of a convolution's kernel are counted.
     pub positions: Positions,
     /// The format that parameters are stored in; `None` for the file's own.
-    pub weights: Option<WeightFormat>,
+    pub weights: Option<StoredFormat>,
+    /// What the user says about memory.
+    pub memory: MemoryQuery,
 }
 
 /// Whether the working of a figure is shown.
@@ -128,7 +132,7 @@ pub struct EstimateQuery {
 /// ```
 /// use flopwise::cost::Masking;
 /// use flopwise::graph::Positions;
-/// use flopwise::query::{CountQuery, Query, answer};
+/// use flopwise::query::{CountQuery, MemoryQuery, Query, answer};
 /// use flopwise::report::{Grouping, Report};
 /// let query = CountQuery {
 ///     model: "resnet50".into(),
@@ -137,6 +141,7 @@ pub struct EstimateQuery {
 ///     masking: Masking::as_file(),
 ///     mtp: 0,
 ///     weights: None,
+///     memory: MemoryQuery::plain(),
 ///     positions: Positions::All,
 /// };
 /// let Ok(Report::Count(report)) = answer(&Query::Count(query)) else { panic!() };
@@ -225,6 +230,7 @@ fn opened(query: &CountQuery) -> Result<Opened, Error> {
 
 /// Bindings, and those of them that the user did not give.
 fn settle(graph: &mut Graph, query: &CountQuery) -> Result<(Bindings, Bindings), Error> {
+    graph.cache_format = query.memory.cache;
     let fixed = cost::apply_masking(graph, &query.masking)?;
     if let Some(format) = query.weights {
         cost::store_weights(graph, format);
@@ -276,6 +282,7 @@ impl Counting {
         };
         let unknown = unknown_operators(graph, &work);
         let least_rounds = least_rounds(graph, given);
+        let state = memory::state(graph, &query.memory, &all);
         let mut notes = notes(graph);
         notes.extend(least_rounds.iter().map(|symbol| {
             let name = &symbol.name;
@@ -298,6 +305,9 @@ impl Counting {
             assumed: assumed.clone(),
             formula: formula(opened, &work),
             stored: work.stored(&all),
+            active: memory::active(graph, &all),
+            memory: memory::table(graph, &query.memory, state.as_ref(), &all),
+            state,
             counted,
             is_lower_bound: !unknown.is_empty() || !least_rounds.is_empty(),
             unknown,
@@ -392,6 +402,7 @@ fn notes(graph: &Graph) -> Vec<Note> {
              that ignore the mask count s^2 (--attention full)"
         )));
     }
+    notes.extend(memory::notes(graph));
     notes
 }
 

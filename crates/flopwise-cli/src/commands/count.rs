@@ -43,7 +43,10 @@ pub(super) fn run(args: &CountArgs) -> anyhow::Result<Outcome> {
     if let Some((symbol, values)) = &args.sweep {
         return sweep(args, symbol, values);
     }
-    let mut report = answer(&Query::Count(count_query(&args.choice, args.by.grouping())))?;
+    let mut query = count_query(&args.choice, args.by.grouping());
+    let table = if args.memory { Working::Shown } else { Working::Hidden };
+    query.memory = args.choice.state.query(table);
+    let mut report = answer(&Query::Count(query))?;
     if let Report::Count(count) = &mut report {
         count.depth = args.depth;
     }

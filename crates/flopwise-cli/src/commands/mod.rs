@@ -15,7 +15,7 @@ use crate::Outcome;
 use crate::args::{Args, Command, MachineChoice, Mode, ModelChoice};
 use crate::profiles;
 use flopwise::estimate::Setup;
-use flopwise::query::{CountQuery, EstimateQuery};
+use flopwise::query::{CountQuery, EstimateQuery, Working};
 use flopwise::report::{CountReport, Grouping};
 
 /// Runs the command asked for.
@@ -43,6 +43,7 @@ fn count_query(choice: &ModelChoice, grouping: Grouping) -> CountQuery {
         positions: choice.conv.positions(),
         mtp: choice.mtp,
         weights: choice.weights,
+        memory: choice.state.query(Working::Hidden),
     }
 }
 

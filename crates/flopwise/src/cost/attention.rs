@@ -3,7 +3,7 @@
 //! Not here: how many pairs a mask lets through (see [`Mask::twice_pairs`]).
 
 use super::{Arithmetic, Operands};
-use crate::graph::{Attention, Dim, Mask, Shape, TensorType};
+use crate::graph::{Attention, Dim, Mask, StoredFormat};
 
 /// MACs = heads * pairs * (d_qk + d_v), with the query's heads also under GQA; the mask is exact.
 /// Per score one multiply (scale), one add under a mask tensor, and a softmax.
@@ -69,16 +69,39 @@ pub(super) fn cached_bytes(
     op: &Attention,
     operands: &Operands,
     n_stored: usize,
+    stored_as: Option<StoredFormat>,
 ) -> Result<Dim, String> {
     let mut bytes = Dim::ZERO;
     let keys = op.mask.cached_keys(&op.cached);
     for operand_idx in 1..=n_stored {
         let operand = operands.input(operand_idx)?;
-        let mut lengths = operand.shape.0.clone();
-        let length_axis = lengths.len().checked_sub(2).ok_or("an attention of fewer axes")?;
-        lengths[length_axis] = keys.clone();
-        let cached = TensorType { shape: Shape(lengths), format: operand.format };
-        bytes = &bytes + &super::bytes_of(&cached);
+        let [rows @ .., _, width] = operand.shape.0.as_slice() else {
+            return Err("an attention of fewer axes".to_owned());
+        };
+        let stored_as = stored_as.unwrap_or(StoredFormat::Plain(operand.format));
+        bytes = &bytes + &stored_as.bytes(&(&Dim::product(rows) * &keys), width);
+    }
+    Ok(bytes)
+}
+
+/// Bytes of the new token's keys and values in the cache, where that has a format of its own: they
+/// are converted on the way, so they are written once more than they are computed.
+pub(super) fn stored_bytes(
+    op: &Attention,
+    operands: &Operands,
+    n_stored: usize,
+    stored_as: Option<StoredFormat>,
+) -> Result<Dim, String> {
+    let Some(stored_as) = stored_as.filter(|_| op.cached != Dim::ZERO) else {
+        return Ok(Dim::ZERO);
+    };
+    let mut bytes = Dim::ZERO;
+    for operand_idx in 1..=n_stored {
+        let operand = operands.input(operand_idx)?;
+        let [rows @ .., width] = operand.shape.0.as_slice() else { continue };
+        if stored_as != StoredFormat::Plain(operand.format) {
+            bytes = &bytes + &stored_as.bytes(&Dim::product(rows), width);
+        }
     }
     Ok(bytes)
 }

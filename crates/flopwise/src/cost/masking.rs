@@ -3,11 +3,9 @@
 //!
 //! Not here: how many pairs a mask lets through (see [`Mask::twice_pairs`]).
 
-use super::movement::is_part;
 use crate::error::Error;
 use crate::graph::{
-    Attention, Band, Dim, Function, Graph, Mask, Node, Op, Pass, Shape, Symbol, TensorId,
-    TensorType, fuse_attention,
+    Attention, Band, Dim, Function, Graph, Mask, Node, Op, Pass, Symbol, TensorId, fuse_attention,
 };
 use crate::note::Note;
 
@@ -220,17 +218,6 @@ fn decode(graph: &mut Graph) -> Result<(String, i128), Error> {
         let kept = node.inputs[1..=n_kept].iter();
         sources.push(kept.map(|id| unrepeated(graph, *id)).collect::<Vec<TensorId>>());
     }
-    let mut bytes = Dim::ZERO;
-    let one = |name: &str| (name == sequence).then_some(Dim::ONE);
-    for (operands, _) in sources.iter().zip(&is_decoded).filter(|(_, is_decoded)| **is_decoded) {
-        for (place, id) in operands.iter().enumerate() {
-            // MLA in its absorbed form: the values are a part of the keys.
-            if operands[..place].iter().any(|whole| is_part(graph, *id, *whole)) {
-                continue;
-            }
-            bytes = &bytes + &per_token(graph, *id).substitute(&one);
-        }
-    }
     for (((attention, inputs), operands), is_decoded) in
         attentions(graph).zip(&sources).zip(&is_decoded)
     {
@@ -248,9 +235,10 @@ fn decode(graph: &mut Graph) -> Result<(String, i128), Error> {
         place: "tokens that the decoded token sees, itself included".to_owned(),
         at_most: None,
     });
+    let bytes = super::kept(graph).map(|kept| kept.per_token()).unwrap_or_default();
     graph.notes.push(Note::new(format!(
-        "one token is decoded against a KV cache of {bytes} bytes per token of context; each pass \
-         reads it and adds one token to it"
+        "one token is decoded against a KV cache of {bytes} bytes per token of context and \
+         sequence; each pass reads it and adds one token to it"
     )));
     Ok((sequence, 1))
 }
@@ -275,7 +263,7 @@ fn at_the_end(mask: &Mask, before: &Dim) -> Mask {
 }
 
 /// Keys as they were before each head was repeated for its group of queries: what a cache holds.
-fn unrepeated(graph: &Graph, id: TensorId) -> TensorId {
+pub(super) fn unrepeated(graph: &Graph, id: TensorId) -> TensorId {
     let known = |id: TensorId| graph.tensor(id).tensor_type.as_ref();
     let Some(whole) = known(id) else { return id };
     let rank = whole.shape.rank();
@@ -304,14 +292,4 @@ fn unrepeated(graph: &Graph, id: TensorId) -> TensorId {
         }
     }
     id
-}
-
-/// Bytes of one token of keys or values `[.., length, d]`.
-fn per_token(graph: &Graph, id: TensorId) -> Dim {
-    let Some(known) = &graph.tensor(id).tensor_type else { return Dim::ZERO };
-    let mut lengths = known.shape.0.clone();
-    if let Some(axis) = lengths.len().checked_sub(2) {
-        lengths[axis] = Dim::ONE;
-    }
-    super::bytes_of(&TensorType { shape: Shape(lengths), format: known.format })
 }

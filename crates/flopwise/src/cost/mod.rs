@@ -7,6 +7,7 @@
 //!
 //! Not here: machines and time (see [`crate::estimate`]).
 
+mod active;
 mod attention;
 mod backward;
 mod choice;
@@ -20,26 +21,31 @@ mod memory;
 mod movement;
 mod normalization;
 mod optimizer;
+mod pages;
 mod recurrent;
 mod reduction;
+mod state;
 #[cfg(test)]
 mod tests;
 mod totals;
 mod train;
 mod weights;
 
-pub use crate::graph::Pass;
+pub use crate::graph::{Pass, StoredFormat};
+pub use active::{Active, active, tokens};
 pub use choice::take_costliest;
 pub use explain::{Derivation, derive};
 pub use masking::{CONTEXT, Masking, Seen, apply_masking};
 pub use memory::{Memory, memory};
 pub use optimizer::{Optimizer, StepCounts, step};
+pub use pages::{Paged, PagedKind, paged};
+pub use state::{Kept, KeptLayer, KeptPart, kept};
 pub use totals::{BoundWork, Counts, Stored};
 pub use train::{
     BoundTraining, Lora, NodeGradient, NodeTraining, Patterns, Recompute, SavedTensor, TrainSetup,
     Training, TrainingCounts, add_lora, seeds, select, training,
 };
-pub use weights::{WeightFormat, store_weights};
+pub use weights::{WeightRow, store_weights, weight_table};
 
 use crate::graph::{Dim, Graph, Node, NodeId, Op, Positions, Role, TensorId, TensorType};
 use std::collections::{HashMap, HashSet};

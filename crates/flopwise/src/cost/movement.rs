@@ -17,7 +17,7 @@ pub(super) fn traffic(
         Role::Internal => Dim::ZERO,
         Role::Input | Role::Parameter | Role::Buffer | Role::Activation => sizes[id.0].clone(),
     };
-    let written: Dim = node.outputs.iter().map(bytes).sum();
+    let mut written: Dim = node.outputs.iter().map(bytes).sum();
     let indices = || node.inputs.iter().skip(1).map(bytes).sum::<Dim>();
     let read = match &node.op {
         // Only the rows or elements that are asked for are touched.
@@ -31,11 +31,17 @@ pub(super) fn traffic(
             // MLA in its absorbed form: the values are a part of the keys, which are read once.
             let shared = node.inputs.get(2).filter(|value| is_part(graph, **value, node.inputs[1]));
             let apart = |id: &TensorId| if Some(id) == shared { Dim::ZERO } else { bytes(id) };
+            let n_stored = shared.map_or(2, |_| 1);
+            let added = attention::stored_bytes(op, operands, n_stored, graph.cache_format)?;
+            written = &written + &added;
             &inputs_once(node, apart)
-                + &attention::cached_bytes(op, operands, shared.map_or(2, |_| 1))?
+                + &attention::cached_bytes(op, operands, n_stored, graph.cache_format)?
         }
         Op::IndexScores(op) => {
-            &inputs_once(node, bytes) + &attention::cached_bytes(op, operands, 1)?
+            written =
+                &written + &attention::stored_bytes(op, operands, 1, graph.cache_format)?;
+            &inputs_once(node, bytes)
+                + &attention::cached_bytes(op, operands, 1, graph.cache_format)?
         }
         Op::GroupedMatMul { .. } => {
             // Of the stack only the matrices of the groups that rows fall into: at most one a row.

@@ -134,6 +134,7 @@ impl Builder {
             modules: BTreeMap::new(),
             source: BTreeMap::new(),
             states: Vec::new(),
+            cache_format: None,
             dropouts: Vec::new(),
             notes: Vec::new(),
         };

@@ -30,7 +30,7 @@ pub use op::{
     Rounding, Storage, Window,
 };
 pub use shape::{ShapeError, axis_of, infer};
-pub use state::{Keeps, State};
+pub use state::{Keeps, State, StoredFormat};
 pub use stated::{Stated, StatedGradient};
 pub use symbol::{BindError, Bindings, Constraint, ROUNDS, Relation, Symbol};
 pub use tensor::{

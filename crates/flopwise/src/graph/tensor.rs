@@ -4,7 +4,7 @@
 
 use super::dim::Dim;
 use super::op::{Op, Positions};
-use super::state::State;
+use super::state::{State, StoredFormat};
 use super::symbol::{Constraint, Symbol};
 use crate::note::Note;
 use flopwise_formats::Format;
@@ -201,6 +201,9 @@ pub struct Graph {
     /// What a decoder keeps from one token to the next, where the source says; empty where it is
     /// to be read off the attentions.
     pub states: Vec<State>,
+    /// The format that keys and values are kept in from token to token; `None` for the one that
+    /// they are computed in.
+    pub cache_format: Option<StoredFormat>,
     /// Nodes that do nothing in inference and drop elements at random in training.
     pub dropouts: Vec<NodeId>,
     /// Flaws and doubts met on the way here.

@@ -1,6 +1,6 @@
 //! A count with its working: one node, or the whole model by kinds of operators.
 
-use super::{Opened, assumed_bindings, node_rows, notes};
+use super::{Opened, assumed_bindings, memory, node_rows, notes};
 use crate::cost::{self, Work};
 use crate::error::Error;
 use crate::graph::{Bindings, Dim, Graph, Kind, NodeId, Role, Tensor};
@@ -17,7 +17,7 @@ pub(super) fn explain(opened: &Opened, name: Option<&str>) -> Result<Explanation
         model: graph.name.clone(),
         node: None,
         operands: Vec::new(),
-        steps: kind_steps(graph, &work, &bindings),
+        steps: [kind_steps(graph, &work, &bindings), memory::steps(graph, &bindings)].concat(),
         bindings: bindings.0.clone(),
         notes: notes(graph),
     };

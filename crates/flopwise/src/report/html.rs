@@ -205,6 +205,9 @@ fn totals(count: &CountReport, counted: &Counted) -> Vec<Value> {
         rows.push(memory("weights", weight_bytes, "the parameters as stored"));
         rows.push(memory("buffers", buffer_bytes, "untrained stored tensors"));
     }
+    for [name, each, whole] in super::state::facts(count) {
+        rows.push(row(name.trim(), each, whole, "kept from token to token, or active for each"));
+    }
     rows.extend([
         least_row("MACs", macs.to_string(), full(macs.0, "MAC"), "multiply-accumulates"),
         least_row("model FLOPs", flops.to_string(), full(flops.0, "FLOP"), "2 per MAC"),

@@ -11,6 +11,7 @@ mod matmul;
 mod models;
 mod modules;
 mod number;
+mod state;
 mod svg;
 mod sweep;
 mod tensors;
@@ -29,6 +30,9 @@ pub use matmul::{MatmulReport, MatmulRow, StoredRow};
 pub use models::{ModelEntry, ModelReport, ModelsReport};
 pub use modules::{FoldedRow, ModuleRow, folded, modules};
 pub use number::{BlockConversion, BlockElement, NumberConversion, NumberReport, NumberValue};
+pub use state::{
+    ActiveReport, MemoryTable, PagedPart, PagedReport, StatePart, StateReport, WeightsIn,
+};
 pub use svg::roofline_svg;
 pub use sweep::{SweepReport, SweepRow, sweep_svg};
 pub use tensors::{TensorRow, TensorsReport, Verdict};
@@ -134,6 +138,12 @@ pub struct CountReport {
     pub formula: Formula,
     /// Parameters and their bytes; `None` only if a weight's size hangs on an open symbol.
     pub stored: Option<Stored>,
+    /// Parameters that work on each token, where tokens are looked up.
+    pub active: Option<ActiveReport>,
+    /// What is kept from token to token, where something is.
+    pub state: Option<StateReport>,
+    /// The weights in common formats, where asked for.
+    pub memory: Option<MemoryTable>,
     /// Totals in numbers; `None` while a symbol has no value, given or assumed.
     pub counted: Option<Counted>,
     /// Whether something could not be counted, so that every total is a lower bound.

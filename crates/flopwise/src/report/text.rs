@@ -110,6 +110,9 @@ impl Page {
                 }
             }
         }
+        if let Some(memory) = &report.memory {
+            self.memory_table(memory);
+        }
         self.notes(report.notes.iter().map(|note| note.text.as_str()));
     }
 
@@ -128,6 +131,9 @@ impl Page {
                 let buffers = stored.buffer_bytes;
                 self.fact("buffers", &format!("{} B", grouped(buffers.0)), &buffers.to_string());
             }
+        }
+        for [label, value, remark] in super::state::facts(report) {
+            self.fact(&label, &value, &remark);
         }
         match &report.counted {
             Some(counted) => self.totals(counted, least),

@@ -5,7 +5,7 @@
 use flopwise::cost::Masking;
 use flopwise::cost::convention::Convention;
 use flopwise::graph::Positions;
-use flopwise::query::{Conventions, CountQuery, Query, Working, answer};
+use flopwise::query::{Conventions, CountQuery, MemoryQuery, Query, Working, answer};
 use flopwise::report::{ConventionFigure, ConventionReport, Grouping, Report};
 use std::path::PathBuf;
 
@@ -23,6 +23,7 @@ fn asked(model: &str, bind: &[(&str, i128)], conventions: Conventions) -> Conven
         positions: Positions::All,
         mtp: 0,
         weights: None,
+        memory: MemoryQuery::plain(),
     };
     let report = answer(&Query::Convention(query, conventions, Working::Hidden));
     let Report::Convention(report) = report.expect("the model is counted") else {

@@ -1,12 +1,12 @@
 //! What the user says about attention, on real exports, against sums written down here: the .pt2
 //! file has attention as one operator, the ONNX file as matrix products and a softmax.
 
-use flopwise::cost::{Masking, Pass, Seen, WeightFormat, work};
+use flopwise::cost::{Masking, Pass, Seen, StoredFormat, work};
 use flopwise::graph::{
     Attention, Builder, Dim, Mask, MatMul, Op, Orientation, Positions, Range, Role, Shape, Storage,
     TensorType,
 };
-use flopwise::query::{CountQuery, Query, answer};
+use flopwise::query::{CountQuery, MemoryQuery, Query, answer};
 use flopwise::report::{CountReport, Grouping, Report};
 use flopwise_formats::Format;
 
@@ -25,6 +25,7 @@ fn query(model: &str, masking: Masking, bindings: &[(&str, i128)]) -> CountQuery
         masking,
         mtp: 0,
         weights: None,
+        memory: MemoryQuery::plain(),
         positions: Positions::All,
     }
 }
@@ -186,7 +187,7 @@ fn weights_in_other_formats_take_their_scales_along() {
         ("int4", matrices / 2 + 4 * others),
     ];
     for (format, bytes) in cases {
-        let weights: WeightFormat = format.parse().expect(format);
+        let weights: StoredFormat = format.parse().expect(format);
         let mut query = query("gpt2", Masking::as_file(), &[]);
         query.weights = Some(weights);
         let stored = count(query).stored.expect("weights have fixed sizes");

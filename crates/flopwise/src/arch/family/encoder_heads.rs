@@ -59,13 +59,6 @@ impl Network {
             net.apply("", "aten.linear.default", op, &[x, table, bias])
         })
     }
-
-    /// The first token of each sequence: `[b, s, hidden]` -> `[b, hidden]`.
-    fn first_token(&mut self, x: TensorId) -> Made {
-        let first = self.slice(x, 1, 0, 1)?;
-        let shape = [self.axis(x, 3), self.axis(x, 1)];
-        self.reshape(first, &shape)
-    }
 }
 
 /// The first token through a layer and a tanh.

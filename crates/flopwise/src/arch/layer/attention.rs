@@ -4,7 +4,7 @@
 
 use crate::arch::network::{Bias, Made, Network, Norm, dim};
 use crate::error::Error;
-use crate::graph::{Attention, Band, Dim, Function, Keeps, Mask, Normalization, Op, TensorId};
+use crate::graph::{Attention, Function, Keeps, Mask, Normalization, Op, TensorId};
 
 /// See [`super::Mixer::Attention`].
 #[derive(Clone, Debug)]
@@ -46,8 +46,6 @@ pub(in crate::arch) enum Projections {
     Joined(&'static str, Bias),
     /// One for all with a weight `[in, out]` (GPT-2).
     JoinedPlain(&'static str),
-    /// Queries and keys as usual; the values are the keys before they are normalised (Gemma 4).
-    KeysAreValues([(&'static str, Bias); 2]),
 }
 
 /// Normalisation of queries and keys before they are rotated.
@@ -137,7 +135,7 @@ impl SelfAttention {
         let (name, bias) = self.output;
         match self.projections {
             Projections::JoinedPlain(_) => net.linear_plain(name, merged, hidden),
-            Projections::Apart(_) | Projections::Joined(..) | Projections::KeysAreValues(_) => {
+            Projections::Apart(_) | Projections::Joined(..) => {
                 net.linear(name, merged, hidden, bias)
             }
         }
@@ -157,11 +155,6 @@ impl SelfAttention {
                 net.linear(k.0, x, kv_width, k.1)?,
                 net.linear(v.0, x, kv_width, v.1)?,
             ],
-            Projections::KeysAreValues([q, k]) => {
-                let query = net.linear(q.0, x, q_out, q.1)?;
-                let key = net.linear(k.0, x, kv_width, k.1)?;
-                [query, key, key]
-            }
             Projections::Joined(name, bias) => {
                 let joined = net.linear(name, x, q_out + 2 * kv_width, *bias)?;
                 parts(net, joined)?
@@ -245,15 +238,5 @@ impl SelfAttention {
 
 /// Of how many tokens a mask keeps the keys; `None` where nothing is generated token by token.
 pub(in crate::arch) fn kept(mask: &Mask) -> Option<Keeps> {
-    match mask {
-        Mask::Band(Band { left, right: Some(right), .. }) if *right == Dim::ZERO => {
-            Some(match left {
-                Some(left) => Keeps::Window(left + &Dim::ONE),
-                None => Keeps::All,
-            })
-        }
-        Mask::Chunk { length, .. } => Some(Keeps::Chunk(length.clone())),
-        Mask::Prefix { .. } | Mask::Best { .. } => Some(Keeps::All),
-        Mask::Full | Mask::Band(_) | Mask::Packed { .. } | Mask::Tensor => None,
-    }
+    mask.keeps()
 }

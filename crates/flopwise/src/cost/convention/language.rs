@@ -40,22 +40,7 @@ fn tokens(seen: &Seen) -> Option<Dim> {
 }
 
 fn is_token_lookup(site: &Site) -> bool {
-    let indices = site.node.inputs.get(1).copied();
-    site.node.op == Op::Embedding && indices.is_some_and(|id| is_given(site.graph, id))
-}
-
-/// Whether a tensor is an input of the model, perhaps under another shape.
-fn is_given(graph: &Graph, id: TensorId) -> bool {
-    let mut id = id;
-    while let Some(producer) = graph.tensor(id).producer {
-        let node = &graph.nodes[producer.0];
-        let is_same = node.op.is_view() || matches!(node.op, Op::Cast(_) | Op::Copy);
-        match node.inputs.first() {
-            Some(source) if is_same => id = *source,
-            Some(_) | None => return false,
-        }
-    }
-    graph.tensor(id).role == Role::Input
+    crate::cost::active::is_token_lookup(site.graph, site.node)
 }
 
 /// What a parameter is used for.
