@@ -22,6 +22,7 @@ mod movement;
 mod normalization;
 mod optimizer;
 mod pages;
+mod readings;
 mod recurrent;
 mod reduction;
 mod state;
@@ -39,6 +40,7 @@ pub use masking::{CONTEXT, Masking, Seen, apply_masking};
 pub use memory::{Memory, memory};
 pub use optimizer::{Optimizer, StepCounts, step};
 pub use pages::{Paged, PagedKind, paged};
+pub use readings::{Reading, Readings, readings};
 pub use state::{Kept, KeptLayer, KeptPart, kept};
 pub use totals::{BoundWork, Counts, Stored};
 pub use train::{
