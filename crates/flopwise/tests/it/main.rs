@@ -11,4 +11,5 @@ mod onnx_node_tests;
 mod onnxruntime;
 mod pt2;
 mod published_moe;
+mod published_dense;
 mod unknown;

@@ -1,5 +1,5 @@
 //! Decoders that differ from Llama in their norms, where these stand, or in the feed-forward network:
-//! Phi, OLMo 1 to 3, StarCoder2, StableLM, Cohere, Nemotron, GLM-4, EXAONE 4, PaLM.
+//! Phi, OLMo 1 to 3, StarCoder2, StableLM, Cohere, Nemotron, GLM-4, EXAONE 4, PaLM, Gopher.
 
 use super::super::config::Config;
 use super::super::decoder::{Arrangement, Decoder, Layer, Multiplied};
@@ -27,6 +27,7 @@ pub(super) const TYPES: &[(&str, Build)] = &[
     ("glm4", glm4),
     ("exaone4", exaone4),
     ("palm", palm),
+    ("gopher", gopher),
 ];
 
 /// Norms after each part and none before (OLMo 2, arXiv 2501.00656).
@@ -313,6 +314,19 @@ fn palm(config: &Config, request: &Request) -> Result<Graph, Error> {
     let dense = gated(config, Bias::None)?;
     let layer = layer(PARALLEL, Norm::LayerWithoutBias, attention, dense);
     let mut decoder = uniform(config, request, "PaLMForCausalLM", layer)?;
+    tied_unless_said(config, &mut decoder)?;
+    finish(decoder, config, request)
+}
+
+/// Gopher and Chinchilla (arXiv 2112.11446 section 3.1, 2203.15556): two matrices, RMS norms, relative
+/// positions as in Transformer-XL, tied embeddings. Biases are not described and are left out; the
+/// parameters printed in 2203.15556 table A9 agree. Names of fields and weights are Llama's.
+fn gopher(config: &Config, request: &Request) -> Result<Graph, Error> {
+    let attention = parts::attention(config, None, None)?;
+    let attention = SelfAttention { rotated: 0, relative: Some("r_proj"), ..attention };
+    let dense = two(config, ["up_proj", "down_proj"], Bias::None, "gelu")?;
+    let layer = layer(Arrangement::PRE, Norm::Rms, attention, dense);
+    let mut decoder = uniform(config, request, "GopherForCausalLM", layer)?;
     tied_unless_said(config, &mut decoder)?;
     finish(decoder, config, request)
 }

@@ -4,7 +4,7 @@
 
 use crate::arch::network::{Bias, Made, Network, Norm, dim};
 use crate::error::Error;
-use crate::graph::{Attention, Function, Keeps, Mask, Normalization, Op, TensorId};
+use crate::graph::{Attention, Function, Keeps, Mask, Normalization, Op, Shape, TensorId};
 
 /// See [`super::Mixer::Attention`].
 #[derive(Clone, Debug)]
@@ -35,6 +35,9 @@ pub(in crate::arch) struct SelfAttention {
     pub(in crate::arch) gate: Option<&'static str>,
     /// Whether scores pass through a tanh (Gemma 2: soft cap).
     pub(in crate::arch) is_soft_capped: bool,
+    /// Name of the projection of relative positions, whose products with the queries are added to the
+    /// scores (Transformer-XL, arXiv 1901.02860 section 3.3).
+    pub(in crate::arch) relative: Option<&'static str>,
 }
 
 /// How queries, keys and values come about.
@@ -90,6 +93,7 @@ impl SelfAttention {
             is_gated: false,
             gate: None,
             is_soft_capped: false,
+            relative: None,
         }
     }
 
@@ -114,13 +118,14 @@ impl SelfAttention {
         let query = self.heads(net, query, self.heads, 0)?;
         let key = self.heads(net, key, self.kv_heads, 1)?;
         let value = self.turned(net, value, self.kv_heads)?;
-        let sinks = match self.has_sinks {
-            true => Some(net.parameter("sinks", &[self.heads])?),
-            false => None,
+        let added = match (self.has_sinks, self.relative) {
+            (true, _) => Some(net.parameter("sinks", &[self.heads])?),
+            (false, Some(name)) => Some(self.relative_scores(net, name, query, hidden)?),
+            (false, None) => None,
         };
         let attention =
             Attention { is_soft_capped: self.is_soft_capped, ..Attention::new(self.mask.clone()) };
-        let seen = net.attend([query, key, value], attention, sinks)?;
+        let seen = net.attend([query, key, value], attention, added)?;
         self.keep(net);
         let mut merged = self.merged(net, seen)?;
         if let Some(gate) = gate {
@@ -139,6 +144,18 @@ impl SelfAttention {
                 net.linear(name, merged, hidden, bias)
             }
         }
+    }
+
+    /// `[b, heads, s, s]`: queries times the projected encoding of each distance.
+    fn relative_scores(&self, net: &mut Network, name: &str, query: TensorId, hidden: i64) -> Made {
+        let seq = net.axis(query, 2);
+        let shape = Shape(vec![seq.clone(), dim(hidden)]);
+        let op = Op::Fill { shape, format: net.format() };
+        let encodings = net.apply("distances", "aten.arange.default", op, &[])?;
+        let projected = net.linear(name, encodings, self.heads * self.head_dim, Bias::None)?;
+        let apart = net.reshape(projected, &[seq, dim(self.heads), dim(self.head_dim)])?;
+        let turned = net.permute(apart, &[1, 2, 0])?;
+        net.matmul(query, turned)
     }
 
     /// Queries, keys, values and the gate, each `[b, s, heads * d]`.
