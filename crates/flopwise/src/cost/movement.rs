@@ -43,23 +43,7 @@ pub(super) fn traffic(
             &inputs_once(node, bytes)
                 + &attention::cached_bytes(op, operands, 1, graph.cache_format)?
         }
-        Op::GroupedMatMul { .. } => {
-            // Of the stack only the matrices of the groups that rows fall into: at most one a row.
-            let rows = &operands.input(0)?.shape.0[0];
-            let groups = &operands.input(1)?.shape.0[0];
-            let touched = rows.minimum(groups);
-            let of_groups =
-                |id: &TensorId| bytes(id).exact_div(groups).map(|each| &each * &touched);
-            let shared: Dim = node
-                .inputs
-                .iter()
-                .skip(1)
-                .take(2)
-                .map(|id| of_groups(id).unwrap_or_else(|| bytes(id)))
-                .sum();
-            let rest = node.inputs.iter().enumerate().filter(|(slot, _)| *slot == 0 || 2 < *slot);
-            &shared + &rest.map(|(_, id)| bytes(id)).sum()
-        }
+        Op::GroupedMatMul { .. } => grouped(node, operands, bytes)?,
         Op::Fill { .. } => Dim::ZERO,
         Op::MatMul(_)
         | Op::Einsum(_)
@@ -95,6 +79,26 @@ pub(super) fn traffic(
         | Op::Opaque { .. } => inputs_once(node, bytes),
     };
     Ok((read, written))
+}
+
+/// Of a stack, and of what is added, only the parts of the groups that rows fall into: at most one a
+/// row.
+fn grouped(
+    node: &Node,
+    operands: &Operands,
+    bytes: impl Fn(&TensorId) -> Dim,
+) -> Result<Dim, String> {
+    let first = |slot: usize| {
+        let length = operands.input(slot)?.shape.0.first().cloned();
+        length.ok_or_else(|| "a scalar in a grouped product".to_owned())
+    };
+    let groups = first(1)?;
+    let touched = first(0)?.minimum(&groups);
+    let of_groups = |id: &TensorId| bytes(id).exact_div(&groups).map(|each| &each * &touched);
+    let shared = node.inputs.iter().skip(1).take(2);
+    let shared: Dim = shared.map(|id| of_groups(id).unwrap_or_else(|| bytes(id))).sum();
+    let rest = node.inputs.iter().enumerate().filter(|(slot, _)| *slot == 0 || 2 < *slot);
+    Ok(&shared + &rest.map(|(_, id)| bytes(id)).sum())
 }
 
 /// Whether a tensor is a view of another.

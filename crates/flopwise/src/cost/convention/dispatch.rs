@@ -56,9 +56,8 @@ fn dispatched(site: &Site) -> Result<(), &'static str> {
         (Op::MatMul(_), _) if is_vector_product(site) => {
             Err("it runs as mv or dot, which it does not know")
         }
-        (Op::MatMul(_) | Op::GroupedMatMul { .. } | Op::Convolution(_) | Op::Attention(_), _) => {
-            Ok(())
-        }
+        (Op::MatMul(_) | Op::Convolution(_) | Op::Attention(_), _) => Ok(()),
+        (Op::GroupedMatMul { .. }, _) => Err("it runs as _grouped_mm, which it does not know"),
         (Op::Einsum(_), "bilinear") => Err("it runs as _trilinear, which it does not know"),
         (Op::Einsum(_), _) => Ok(()),
         (Op::Recurrent(recurrent), _) if recurrent.cell == Cell::Lstm => Err(LSTM),

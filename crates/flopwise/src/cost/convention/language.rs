@@ -99,7 +99,12 @@ fn weights(convention: Convention, seen: &Seen, tokens: &Dim) -> Tally {
         if is_left_out {
             continue;
         }
-        let amount = &(&known.shape.elements() * tokens) * &Dim::from(6);
+        let visited = match (convention, used) {
+            (Convention::Torchtitan, Some(Use::Factor(node))) => visits(&seen.site(node)),
+            _ => None,
+        };
+        let each = visited.unwrap_or_else(|| &known.shape.elements() * tokens);
+        let amount = &each * &Dim::from(6);
         let term = match used {
             Some(Use::Factor(node)) => {
                 let rule = "6 per weight and token, as if every layer saw every token";
@@ -117,6 +122,14 @@ fn weights(convention: Convention, seen: &Seen, tokens: &Dim) -> Tally {
         tally.terms.push(term);
     }
     tally
+}
+
+/// Weights times tokens that visit them, of a stack of experts: torchtitan counts those that compute a
+/// token (`get_moe_model_nparams_and_flops`).
+fn visits(site: &Site) -> Option<Dim> {
+    let Op::GroupedMatMul { .. } = site.node.op else { return None };
+    let (rows, stack) = (site.input(0)?.0.first()?, site.input(1)?);
+    Some(&stack.elements().exact_div(stack.0.first()?)? * rows)
 }
 
 /// What Megatron counts besides core attention.

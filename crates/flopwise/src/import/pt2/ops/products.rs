@@ -301,6 +301,12 @@ impl Aten<'_, '_, '_> {
             Ok::<_, String>((plan.reshape(shape[1..].to_vec(), one), rest))
         };
         match (self.rank(a)?, self.rank(b)?) {
+            // A tensor says where the rows of each group end.
+            (2, 3) if !self.given(&["offs"]).is_empty() => {
+                let op = Op::GroupedMatMul { stack: plain };
+                let inputs = [&[Input::Tensor(a), Input::Tensor(b)], &extra[..]].concat();
+                plan.steps.push(Step { op, inputs, n_outputs: 1, format });
+            }
             (2, 3) => {
                 let (one, rest) = matrix(&mut plan, b)?;
                 product(&mut plan, Input::Tensor(a), one, &[&[rest], &extra[..]].concat());
