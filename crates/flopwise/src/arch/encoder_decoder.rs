@@ -7,9 +7,10 @@
 //! Not here: the parts of a layer (`layer/`) and the fields of a config (the families).
 
 use super::described::Placement;
-use super::layer::{CrossAttention, Dense, FeedForward, Source};
-use super::network::{Bias, Made, Network, Norm};
-use crate::graph::{Dim, Function, Graph, Keeps, Mask, Pass, TensorId};
+use super::layer::{CrossAttention, Dense, FeedForward, Gating, Source};
+use super::network::{Bias, Conv, Made, Network, Norm};
+use crate::error::Error;
+use crate::graph::{Dim, Function, Graph, Keeps, Mask, Op, Pass, Shape, TensorId};
 use flopwise_formats::Format;
 
 /// A model of the BART kind (`modeling_bart.py` and those copied from it), described.
@@ -89,7 +90,7 @@ impl EncoderDecoder {
     ///
     /// # Errors
     /// Sizes that do not fit each other.
-    pub(super) fn graph(&self, pass: Pass) -> Result<Graph, crate::error::Error> {
+    pub(super) fn graph(&self, pass: Pass) -> Result<Graph, Error> {
         let mut net = Network::new(&self.name, self.format, pass);
         let result = net.module("", self.class, |net| {
             let prefix = if self.head == Head::None { "" } else { "model" };
@@ -192,7 +193,7 @@ impl EncoderDecoder {
         let format = net.format();
         let mut x = net.input("input_features", shape, format)?;
         for (name, stride) in [("conv1", 1), ("conv2", 2)] {
-            let conv = super::network::Conv {
+            let conv = Conv {
                 out: self.hidden,
                 kernel: vec![3],
                 stride: vec![stride],
@@ -211,7 +212,7 @@ impl EncoderDecoder {
         net.add(x, positions)
     }
 
-    fn attention(&self, heads: i64, mask: Mask) -> Result<CrossAttention, crate::error::Error> {
+    fn attention(&self, heads: i64, mask: Mask) -> Result<CrossAttention, Error> {
         Ok(CrossAttention {
             class: "Attention",
             heads,
@@ -232,15 +233,17 @@ impl EncoderDecoder {
         let norm = ("self_attn_layer_norm", Norm::Layer);
         let x = net.residual(x, norm, self.placement, |net, x| {
             net.module("self_attn", own.class, |net| {
+                let seen = own.build(net, x, &Source::Itself, None)?;
                 own.keep(net, Keeps::All);
-                own.build(net, x, &Source::Itself, None)
+                Ok(seen)
             })
         })?;
         let norm = ("encoder_attn_layer_norm", Norm::Layer);
         let x = net.residual(x, norm, self.placement, |net, x| {
             net.module("encoder_attn", other.class, |net| {
+                let seen = other.build(net, x, source, None)?;
                 other.keep(net, Keeps::Other(tokens.clone()));
-                other.build(net, x, source, None)
+                Ok(seen)
             })
         })?;
         self.feed_forward(net, x, self.decoder.width)
@@ -252,7 +255,7 @@ impl EncoderDecoder {
             class: "",
             width,
             function: self.function,
-            gating: super::layer::Gating::Plain(["fc1", "fc2"]),
+            gating: Gating::Plain(["fc1", "fc2"]),
             bias: Bias::Added,
         });
         net.residual(x, ("final_layer_norm", Norm::Layer), self.placement, |net, x| {
@@ -282,15 +285,14 @@ impl Network {
     /// One row per index of a table that another module has.
     pub(super) fn embedding_of(&mut self, name: &str, table: TensorId, ids: TensorId) -> Made {
         self.module(name, "torch.nn.modules.sparse.Embedding", |net| {
-            net.apply("", "aten.embedding.default", crate::graph::Op::Embedding, &[table, ids])
+            net.apply("", "aten.embedding.default", Op::Embedding, &[table, ids])
         })
     }
 
     /// Sines and cosines of positions (arXiv 1706.03762, section 3.5), which are stored.
     fn computed_positions(&mut self, length: &Dim, width: i64) -> Made {
-        let (shape, format) =
-            (crate::graph::Shape(vec![length.clone(), width.into()]), self.format());
-        let op = crate::graph::Op::Fill { shape, format };
+        let (shape, format) = (Shape(vec![length.clone(), width.into()]), self.format());
+        let op = Op::Fill { shape, format };
         self.apply("embed_positions", "aten.index_select.default", op, &[])
     }
 }

@@ -7,6 +7,7 @@ mod checkpoint;
 mod config;
 mod decoder;
 mod described;
+mod diffusion;
 mod encoder_decoder;
 mod exports;
 mod family;
@@ -159,17 +160,18 @@ pub fn is_description(path: &Path) -> bool {
 }
 
 fn from_config(name: &str, config: &Config, options: &Options) -> Result<Graph, Error> {
-    let model_type = match config.text("model_type")? {
-        Some(model_type) => model_type,
-        None => {
+    let request = Request { name, options };
+    let mut graph = match (config.text("model_type")?, config.text("_class_name")?) {
+        (Some(model_type), _) => {
+            let build = family::build(model_type).ok_or_else(|| unknown_model_type(model_type))?;
+            build(config, &request)?
+        }
+        (None, Some(class)) => diffusion::build(config, class, &request)?,
+        (None, None) => {
             return Err(Error::new("has no `model_type`, so the architecture is unknown")
                 .remedy("add it; `llama`, `qwen3` and `bert` are some"));
         }
     };
-    let Some(build) = family::build(model_type) else {
-        return Err(unknown_model_type(model_type));
-    };
-    let mut graph = build(config, &Request { name, options })?;
     mtp::check(&graph, config, options)?;
     quantization::apply(&mut graph, config)?;
     let assumed = config.assumed();

@@ -9,8 +9,11 @@ use crate::error::Error;
 use serde_json::{Map, Value};
 
 /// One file per field of models.
-const FILES: &[&str] =
-    &[include_str!("../../data/models/dense.toml"), include_str!("../../data/models/moe.toml")];
+const FILES: &[&str] = &[
+    include_str!("../../data/models/dense.toml"),
+    include_str!("../../data/models/moe.toml"),
+    include_str!("../../data/models/other.toml"),
+];
 
 /// One name.
 pub(super) struct Entry {

@@ -6,7 +6,7 @@
 use super::layer::{CrossAttention, Dense, FeedForward, Source};
 use super::network::{Bias, Conv, Made, Network, Norm, dim};
 use crate::error::Error;
-use crate::graph::{Dim, Op, Shape, TensorId};
+use crate::graph::{Dim, Interpolation, Keep, Op, Reduce, Reduction, Shape, TensorId};
 
 /// How an image becomes a sequence.
 #[derive(Clone, Debug)]
@@ -148,18 +148,21 @@ impl Network {
 
     /// The mean over the positions of `x [b, s, width]`.
     pub(super) fn mean_of_positions(&mut self, x: TensorId) -> Made {
-        use crate::graph::{Keep, Reduce, Reduction};
         let reduce = Reduce { function: Reduction::Mean, axes: vec![1], keep: Keep::Nothing };
         self.apply("mean", "aten.mean.dim", Op::Reduce(reduce), &[x])
     }
 
     /// Images `[b, c, h, w]` of `factor` times the height and width, each element repeated.
     pub(super) fn enlarged(&mut self, x: TensorId, factor: i64) -> Made {
-        use crate::graph::Interpolation;
         let mut lengths = self.shape(x);
         for length in lengths.iter_mut().skip(2) {
             *length = &*length * &dim(factor);
         }
+        self.nearest(x, lengths)
+    }
+
+    /// The nearest sample for each element of another size.
+    pub(super) fn nearest(&mut self, x: TensorId, lengths: Vec<Dim>) -> Made {
         let op = Op::Resize { shape: Shape(lengths), interpolation: Interpolation::Nearest };
         self.apply("interpolate", "aten.upsample_nearest2d.vec", op, &[x])
     }

@@ -118,3 +118,8 @@ fn encoder_decoders() {
 fn vision_transformers() {
     check("vision.json");
 }
+
+#[test]
+fn diffusion_models() {
+    check("diffusion.json");
+}

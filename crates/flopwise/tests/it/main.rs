@@ -10,6 +10,7 @@ mod onnx;
 mod onnx_node_tests;
 mod onnxruntime;
 mod pt2;
-mod published_moe;
 mod published_dense;
+mod published_moe;
+mod published_other;
 mod unknown;

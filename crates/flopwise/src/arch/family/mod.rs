@@ -35,7 +35,7 @@ pub(super) struct Request<'a> {
 }
 
 /// Builds the graph that a config describes.
-type Build = fn(&Config, &Request) -> Result<Graph, Error>;
+pub(super) type Build = fn(&Config, &Request) -> Result<Graph, Error>;
 
 /// Every `model_type` known, with its builder.
 const FAMILIES: &[&[(&str, Build)]] = &[

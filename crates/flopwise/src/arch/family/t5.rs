@@ -100,15 +100,17 @@ impl T5 {
                     if is_first {
                         added = Some(self.bias(net, x, &own.mask)?);
                     }
+                    let seen = own.build(net, x, &Source::Itself, added)?;
                     if source.is_some() {
                         own.keep(net, Keeps::All);
                     }
-                    own.build(net, x, &Source::Itself, added)
+                    Ok(seen)
                 })?;
                 if let Some((source, tokens)) = source {
                     x = T5::part(net, x, "layer.1", "EncDecAttention", |net, x| {
+                        let seen = other.build(net, x, source, None)?;
                         other.keep(net, Keeps::Other(tokens.clone()));
-                        other.build(net, x, source, None)
+                        Ok(seen)
                     })?;
                 }
                 let last = if source.is_some() { "layer.2" } else { "layer.1" };
@@ -174,18 +176,19 @@ fn dense(config: &Config, default: &str) -> Result<Dense, Error> {
 }
 
 fn t5(config: &Config, request: &Request) -> Result<Graph, Error> {
-    let classes = ["T5ForConditionalGeneration", "T5EncoderModel"];
-    build(config, request, &T5::read(config, Biases::First, "relu")?, classes)
+    // The third is an older name of the first.
+    let classes = ["T5ForConditionalGeneration", "T5EncoderModel", "T5WithLMHeadModel"];
+    build(config, request, &T5::read(config, Biases::First, "relu")?, &classes)
 }
 
 fn mt5(config: &Config, request: &Request) -> Result<Graph, Error> {
     let classes = ["MT5ForConditionalGeneration", "MT5EncoderModel"];
-    build(config, request, &T5::read(config, Biases::First, "gated-gelu")?, classes)
+    build(config, request, &T5::read(config, Biases::First, "gated-gelu")?, &classes)
 }
 
 fn umt5(config: &Config, request: &Request) -> Result<Graph, Error> {
     let classes = ["UMT5ForConditionalGeneration", "UMT5EncoderModel"];
-    build(config, request, &T5::read(config, Biases::Each, "gated-gelu")?, classes)
+    build(config, request, &T5::read(config, Biases::Each, "gated-gelu")?, &classes)
 }
 
 /// Whether the head is the table of tokens. In version 1.1, Flan-T5 and mT5 it is not, and their
@@ -198,9 +201,9 @@ fn build(
     config: &Config,
     request: &Request,
     t5: &T5,
-    classes: [&'static str; 2],
+    classes: &[&'static str],
 ) -> Result<Graph, Error> {
-    let class = class_of(config, &classes)?;
+    let class = class_of(config, classes)?;
     let layers = config.layers(&["num_layers"])?;
     let mut net = Network::new(request.name, config.format()?, request.options.pass);
     let batch = net.symbol("batch", None, "dim 0 of every input");
