@@ -34,9 +34,10 @@ fuzz TARGET:
         cargo run --release --target x86_64-unknown-linux-gnu --bin {{TARGET}} -- \
         corpus/{{TARGET}} -max_total_time=600
 
-# Export the built-in models again (needs torch, torchvision, transformers).
-models:
+# Export the built-in models again (needs torch, torchvision, transformers, timm); PROGRAMS keeps those made so far.
+models PROGRAMS:
     python3 tools/export_models.py
+    python3 tools/export_vision.py --programs {{PROGRAMS}}
 
 # Time the library's own hot paths.
 bench:

@@ -219,17 +219,38 @@ fn estimate_json_adds_up() {
 #[test]
 fn models_are_listed_and_each_opens() {
     let models = json(&["model", "--json"]);
-    let names: Vec<&str> =
-        models["models"].as_array().unwrap().iter().map(|m| m["name"].as_str().unwrap()).collect();
+    let listed = models["models"].as_array().unwrap();
+    let text = |model: &Value, field: &str| model[field].as_str().unwrap().to_owned();
+    let names: Vec<String> = listed.iter().map(|m| text(m, "name")).collect();
     for wanted in
         ["resnet50", "resnet18", "mobilenet_v2", "vgg16", "vit_b_16", "swin_t", "gpt2", "bert_base"]
     {
-        assert!(names.contains(&wanted), "{wanted} is missing");
+        assert!(names.iter().any(|name| name == wanted), "{wanted} is missing");
     }
-    for name in names {
-        let ran = flopwise(&["count", name, "--strict"]);
+    // Every image network is opened in the library's own tests.
+    let others = listed.iter().filter(|m| !text(m, "group").starts_with("Image networks"));
+    for name in others.map(|m| text(m, "name")) {
+        let ran = flopwise(&["count", &name, "--strict"]);
         assert_eq!(ran.code, 0, "{name}: {}", ran.stderr);
     }
+}
+
+#[test]
+fn one_model_or_those_of_a_part_are_shown() {
+    let ran = flopwise(&["model", "Swin_V2_"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    insta::assert_snapshot!(ran.stdout);
+    let ran = flopwise(&["model", "timm_resnet18"]);
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    insta::assert_snapshot!(ran.stdout);
+    let shown = json(&["model", "resnet18", "--json"]);
+    assert_eq!(shown["kind"], "model");
+    assert_eq!(shown["parameters"], 11_689_512);
+    assert_eq!(shown["macs"], "1814073344*batch");
+    let ran = flopwise(&["model", "resnt18"]);
+    assert_eq!(ran.code, 2);
+    assert!(ran.stderr.contains("did you mean resnet18"), "{}", ran.stderr);
+    assert_eq!(ran.stderr.lines().count(), 1);
 }
 
 #[test]

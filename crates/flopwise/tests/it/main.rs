@@ -13,4 +13,5 @@ mod pt2;
 mod published_dense;
 mod published_moe;
 mod published_other;
+mod published_vision;
 mod unknown;
