@@ -81,6 +81,8 @@ pub(crate) enum Command {
     Report(ReportArgs),
     /// Count the MACs, FLOPs, parameters and bytes of a model
     Count(Box<CountArgs>),
+    /// Find out what a published TFLOP/s was computed from
+    Audit(Box<AuditArgs>),
     /// Show what a value becomes in FP32, FP16, BF16, FP8, FP4 ..., bit by bit
     Number(NumberArgs),
     /// List the number formats, or show one: layout, range, special codes, spacing
@@ -431,6 +433,7 @@ pub(crate) struct ReportArgs {
     pub(crate) html: Option<PathBuf>,
 }
 
+pub(crate) use crate::commands::audit::AuditArgs;
 pub(crate) use crate::commands::matmul_error::MatmulErrorArgs;
 pub(crate) use crate::commands::tensors::TensorsArgs;
 

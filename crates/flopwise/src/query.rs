@@ -4,6 +4,7 @@
 //! Not here: arithmetic (each step is one call into the module that knows), and measuring: a
 //! machine's profile comes with the query.
 
+mod audit;
 mod convention;
 mod explain;
 mod matmul;
@@ -14,6 +15,7 @@ mod sweep;
 mod training;
 mod versus;
 
+pub use audit::{AuditQuery, Printed};
 pub use convention::Conventions;
 pub use matmul::MatmulQuery;
 pub use memory::MemoryQuery;
@@ -75,6 +77,8 @@ pub enum Query {
     Page(EstimateQuery),
     /// Which models are built in: all, the one of a name, or those whose names hold a text.
     Models(Option<String>),
+    /// What a published rate was computed from.
+    Audit(Box<AuditQuery>),
     /// What values become in number formats.
     Number(NumberQuery),
     /// What formats do to a matrix multiplication.
@@ -178,6 +182,7 @@ pub fn answer(query: &Query) -> Result<Report, Error> {
         Query::Estimate(query) => Ok(Report::Estimate(Box::new(on_machine(query)?))),
         Query::Page(query) => Ok(Report::Page(Box::new(on_machine(query)?))),
         Query::Models(wanted) => models::models(wanted.as_deref()),
+        Query::Audit(query) => audit::audit(query),
         Query::Number(query) => number::number(query),
         Query::Matmul(query) => matmul::matmul(query),
         Query::Formats(name) => number::show_formats(name.as_deref()),

@@ -1,5 +1,6 @@
 //! One file a command.
 
+pub(crate) mod audit;
 mod completions;
 mod count;
 mod estimate;
@@ -23,6 +24,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Outcome> {
     match &args.command {
         Command::Report(args) => report::run(args),
         Command::Count(args) => count::run(args),
+        Command::Audit(args) => audit::run(args),
         Command::Number(args) => number::run(args),
         Command::Format(args) => format::run(args),
         Command::MatmulError(args) => matmul_error::run(args),

@@ -38,8 +38,7 @@ pub(super) fn traffic(
                 + &attention::cached_bytes(op, operands, n_stored, graph.cache_format)?
         }
         Op::IndexScores(op) => {
-            written =
-                &written + &attention::stored_bytes(op, operands, 1, graph.cache_format)?;
+            written = &written + &attention::stored_bytes(op, operands, 1, graph.cache_format)?;
             &inputs_once(node, bytes)
                 + &attention::cached_bytes(op, operands, 1, graph.cache_format)?
         }

@@ -27,6 +27,7 @@ pub fn json(report: &Report) -> String {
         Report::Convention(report) => serde_json::to_string(&super::convention::wire(report)),
         Report::Models(report) => serde_json::to_string(&super::models::list_wire(report)),
         Report::Model(model) => serde_json::to_string(&super::models::wire(model)),
+        Report::Audit(report) => serde_json::to_string(&super::audit::wire(report)),
         Report::Number(report) => serde_json::to_string(&super::number::wire(report)),
         Report::Matmul(report) => serde_json::to_string(&super::matmul::wire(report)),
         Report::Formats(report) => serde_json::to_string(&super::formats::wire(report)),

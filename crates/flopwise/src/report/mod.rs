@@ -2,6 +2,7 @@
 //!
 //! Not here: how the numbers come about. Printers return text and print nothing themselves.
 
+mod audit;
 mod convention;
 mod formats;
 mod groups;
@@ -19,6 +20,7 @@ mod text;
 mod training;
 mod versus;
 
+pub use audit::{AuditReport, ReadingRow};
 pub use convention::{
     ConventionFigure, ConventionGroup, ConventionLine, ConventionReport, ConventionRow,
 };
@@ -69,6 +71,8 @@ pub enum Report {
     Explanation(Box<Explanation>),
     /// What other tools print.
     Convention(Box<ConventionReport>),
+    /// What a published rate was computed from.
+    Audit(Box<AuditReport>),
     /// The built-in models.
     Models(ModelsReport),
     /// One of them.

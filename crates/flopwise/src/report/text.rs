@@ -52,6 +52,7 @@ pub fn text(report: &Report, paint: Paint) -> String {
         Report::Convention(report) => page.conventions(report),
         Report::Models(report) => page.models(report),
         Report::Model(model) => page.built_in_model(model),
+        Report::Audit(report) => page.audit(report),
         Report::Number(report) => page.number(report),
         Report::Matmul(report) => page.matmul(report),
         Report::Formats(report) => page.formats(report),

@@ -1,6 +1,7 @@
 //! The integration tests, one binary.
 
 mod architectures;
+mod audit;
 mod backward;
 mod conventions;
 mod equivalence;
@@ -14,4 +15,5 @@ mod published_dense;
 mod published_moe;
 mod published_other;
 mod published_vision;
+mod states;
 mod unknown;
