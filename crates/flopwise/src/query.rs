@@ -8,8 +8,8 @@ mod audit;
 mod convention;
 mod explain;
 mod matmul;
-mod models;
 mod memory;
+mod models;
 mod number;
 mod sweep;
 mod training;
@@ -35,8 +35,8 @@ use crate::import;
 use crate::machine::Profile;
 use crate::note::Note;
 use crate::report::{
-    self, Costly, CountReport, Counted, EstimateReport, Formula, Grouping, NodeRow,
-    Point, Report, Unknown, group,
+    self, Costly, CountReport, Counted, EstimateReport, Formula, Grouping, NodeRow, Point, Report,
+    Unknown, group,
 };
 use crate::units::{FlopsPerSec, Seconds};
 use std::collections::{BTreeMap, HashMap};
@@ -108,6 +108,23 @@ pub struct CountQuery {
     pub memory: MemoryQuery,
 }
 
+impl CountQuery {
+    /// A model as it is: nothing bound, attention as the source has it, rows by kind.
+    #[must_use]
+    pub fn of(model: &str) -> CountQuery {
+        CountQuery {
+            model: model.to_owned(),
+            bindings: Vec::new(),
+            grouping: Grouping::Kind,
+            masking: Masking::as_file(),
+            mtp: 0,
+            positions: Positions::All,
+            weights: None,
+            memory: MemoryQuery::plain(),
+        }
+    }
+}
+
 /// Whether the working of a figure is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Working {
@@ -134,20 +151,9 @@ pub struct EstimateQuery {
 /// [`Error`] when there is no answer: no such model, a damaged file, bindings that contradict it.
 ///
 /// ```
-/// use flopwise::cost::Masking;
-/// use flopwise::graph::Positions;
-/// use flopwise::query::{CountQuery, MemoryQuery, Query, answer};
-/// use flopwise::report::{Grouping, Report};
-/// let query = CountQuery {
-///     model: "resnet50".into(),
-///     bindings: vec![],
-///     grouping: Grouping::Kind,
-///     masking: Masking::as_file(),
-///     mtp: 0,
-///     weights: None,
-///     memory: MemoryQuery::plain(),
-///     positions: Positions::All,
-/// };
+/// use flopwise::query::{CountQuery, Query, answer};
+/// use flopwise::report::Report;
+/// let query = CountQuery::of("resnet50");
 /// let Ok(Report::Count(report)) = answer(&Query::Count(query)) else { panic!() };
 /// assert_eq!(report.formula.macs, "4089184256*batch");
 /// ```

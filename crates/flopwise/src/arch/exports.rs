@@ -129,9 +129,10 @@ impl Export {
             Origin::Archive { library: "transformers", .. } => {
                 ("Exports of transformers", "transformers, exported without weights".to_owned())
             }
-            Origin::Archive { .. } => {
-                ("Image networks of torchvision", "torchvision, exported without weights".to_owned())
-            }
+            Origin::Archive { .. } => (
+                "Image networks of torchvision",
+                "torchvision, exported without weights".to_owned(),
+            ),
             Origin::Vision { size } => {
                 let group = match is_timm {
                     true => "Image networks of timm",

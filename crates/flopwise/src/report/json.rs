@@ -1,9 +1,7 @@
 //! Reports as JSON: one object with `"schema": 1`. The fields are described in docs/json.md; they
 //! are added to, never changed, under one schema number. Counts are integers written in full.
 
-use super::{
-    CountReport, EstimateReport, Explanation, ModuleRow, NodeRow, Report, Row,
-};
+use super::{CountReport, EstimateReport, Explanation, ModuleRow, NodeRow, Report, Row};
 use crate::cost::Counts;
 use crate::graph::TensorType;
 use crate::machine::SCHEMA;

@@ -83,7 +83,9 @@ impl Page {
             self.families(report.models.iter().filter(|model| model.group == group));
         }
         self.line("");
-        self.line("`flopwise model NAME` shows one, `flopwise model PART` those with PART in their name.");
+        self.line(
+            "`flopwise model NAME` shows one, `flopwise model PART` those with PART in their name.",
+        );
     }
 
     /// A line for each model; one for all of a family, where they are described in the same words.

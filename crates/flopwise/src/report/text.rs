@@ -1,8 +1,8 @@
 //! Reports as text for a terminal, at most 100 columns where names allow.
 
 use super::{
-    Costly, CountReport, Counted, EstimateReport, Explanation, FoldedRow, Grouping,
-    Report, Row, Unknown, folded,
+    Costly, CountReport, Counted, EstimateReport, Explanation, FoldedRow, Grouping, Report, Row,
+    Unknown, folded,
 };
 use crate::machine::{ComputeKind, ComputeRate, MemoryRate, Profile};
 use crate::units::{Bytes, BytesPerSec, FlopsPerSec, SamplesPerSec, grouped};

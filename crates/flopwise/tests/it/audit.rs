@@ -20,14 +20,9 @@ fn audit(model: &str, mtp: u32, seq: i128, rates: [&str; 2]) -> Result<AuditRepo
     let printed = |text: &str| text.parse::<Printed>().expect("a rate");
     let query = AuditQuery {
         count: CountQuery {
-            model: model.to_owned(),
             bindings: vec![("batch".to_owned(), 1), ("seq".to_owned(), seq)],
-            grouping: Grouping::Kind,
-            masking: Masking::as_file(),
             mtp,
-            positions: Positions::All,
-            weights: None,
-            memory: MemoryQuery::plain(),
+            ..CountQuery::of(model)
         },
         tokens_per_second: printed(rates[0]),
         tflops: printed(rates[1]),

@@ -16,14 +16,8 @@ fn data(file: &str) -> String {
 
 fn asked(model: &str, bind: &[(&str, i128)], conventions: Conventions) -> ConventionReport {
     let query = CountQuery {
-        model: model.to_owned(),
         bindings: bind.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect(),
-        grouping: Grouping::Kind,
-        masking: Masking::as_file(),
-        positions: Positions::All,
-        mtp: 0,
-        weights: None,
-        memory: MemoryQuery::plain(),
+        ..CountQuery::of(model)
     };
     let report = answer(&Query::Convention(query, conventions, Working::Hidden));
     let Report::Convention(report) = report.expect("the model is counted") else {

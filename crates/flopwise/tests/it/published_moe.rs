@@ -168,13 +168,9 @@ fn modules_that_predict_further_tokens_are_counted_when_asked_for() {
 /// GFLOP per token and training step.
 fn megatron(model: &str, mtp: u32, seq: i128) -> f64 {
     let query = CountQuery {
-        model: model.to_owned(),
         bindings: vec![("batch".to_owned(), 1), ("seq".to_owned(), seq)],
-        grouping: Grouping::Kind,
-        masking: Masking::as_file(),
-        positions: Positions::All,
         mtp,
-        weights: None,
+        ..CountQuery::of(model)
     };
     let conventions = Conventions::One(Convention::Megatron);
     let report = answer(&Query::Convention(query, conventions, Working::Hidden)).unwrap();

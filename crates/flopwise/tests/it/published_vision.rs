@@ -26,15 +26,7 @@ const NOT_MET: &[(&str, &str, &str)] = &[
 ];
 
 fn figure(model: &str, convention: Convention) -> ConventionFigure {
-    let query = CountQuery {
-        model: model.to_owned(),
-        bindings: vec![("batch".to_owned(), 1)],
-        grouping: Grouping::Kind,
-        masking: Masking::as_file(),
-        positions: Positions::All,
-        mtp: 0,
-        weights: None,
-    };
+    let query = CountQuery { bindings: vec![("batch".to_owned(), 1)], ..CountQuery::of(model) };
     let query = Query::Convention(query, Conventions::One(convention), Working::Hidden);
     let Report::Convention(mut report) = answer(&query).expect("the model is counted") else {
         panic!("a convention query has a convention report")
@@ -85,7 +77,8 @@ impl Network {
                 let made = || figure(&self.name, convention);
                 let figure = self.figures.entry(convention.name()).or_insert_with(made);
                 checked.extend([(figure.total, 1e9, "gmacs"), (figure.total, 1e9, "gflops")]);
-                let activations = figure.also.iter().filter(|(what, _)| what.contains("activation"));
+                let activations =
+                    figure.also.iter().filter(|(what, _)| what.contains("activation"));
                 checked.extend(activations.map(|(_, count)| (*count, 1e6, "mactivations")));
             }
         }
@@ -114,9 +107,8 @@ fn every_image_network_is_counted_in_full_and_as_published() {
         for row in its {
             n_checked += 1;
             let source = row["source"].as_str().expect("text");
-            let is_such = |(other, part, _): &&(&str, &str, &str)| {
-                *other == name && source.contains(part)
-            };
+            let is_such =
+                |(other, part, _): &&(&str, &str, &str)| *other == name && source.contains(part);
             let excuse = NOT_MET.iter().find(is_such);
             match (network.differs(row), excuse) {
                 (None, None) | (Some(_), Some(_)) => {}
