@@ -252,3 +252,21 @@ fn flops_over_6nd_of_chinchilla() {
         assert!((found - ratio).abs() <= 0.0051, "{found} is not {ratio}");
     }
 }
+
+/// The decoder of a model of text and images stands in `text_config`; its weights have the names of
+/// `Gemma3ForConditionalGeneration` in transformers, and what is left out is said.
+#[test]
+fn text_part_of_a_model_of_text_and_images() {
+    let text = json!({
+        "model_type": "gemma3_text", "hidden_size": 64, "intermediate_size": 96, "head_dim": 16,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 320,
+    });
+    let whole = from(&json!({
+        "model_type": "gemma3", "architectures": ["Gemma3ForConditionalGeneration"],
+        "text_config": text, "vision_config": {}, "torch_dtype": "bfloat16",
+    }));
+    assert_eq!(parameters(&whole), parameters(&from(&text)));
+    let name = "model.language_model.layers.0.self_attn.q_norm.weight";
+    assert!(whole.tensors.iter().any(|tensor| tensor.name == name));
+    assert!(whole.notes.iter().any(|note| format!("{note:?}").contains("images")));
+}

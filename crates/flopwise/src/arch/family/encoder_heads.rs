@@ -29,18 +29,19 @@ pub(super) enum Top {
 }
 
 pub(super) fn top(config: &Config, class: &str) -> Result<Top, Error> {
-    let known: [(&str, fn(&Config) -> Result<Top, Error>); 8] = [
-        ("ForMaskedLM", |_| Ok(Top::Masked)),
-        ("LMHeadModel", |_| Ok(Top::Masked)),
-        ("ForPreTraining", |_| Ok(Top::Pretraining)),
-        ("ForSequenceClassification", |config| labels(config).map(Top::Sequence)),
-        ("ForTokenClassification", |config| labels(config).map(Top::Token)),
-        ("ForQuestionAnswering", |_| Ok(Top::Span)),
-        ("SentenceTransformer", |_| Ok(Top::Bare)),
-        ("Model", |_| Ok(Top::Bare)),
+    let known = [
+        ("ForMaskedLM", Top::Masked),
+        ("LMHeadModel", Top::Masked),
+        ("ForPreTraining", Top::Pretraining),
+        ("ForSequenceClassification", Top::Sequence(0)),
+        ("ForTokenClassification", Top::Token(0)),
+        ("ForQuestionAnswering", Top::Span),
+        ("Model", Top::Bare),
     ];
     match known.iter().find(|(end, _)| class.ends_with(end)) {
-        Some((_, top)) => top(config),
+        Some((_, Top::Sequence(_))) => labels(config).map(Top::Sequence),
+        Some((_, Top::Token(_))) => labels(config).map(Top::Token),
+        Some((_, top)) => Ok(*top),
         None => {
             let ends: Vec<&str> = known.iter().map(|(end, _)| *end).collect();
             Err(unknown_class(config, class, &ends.join(", ")))
