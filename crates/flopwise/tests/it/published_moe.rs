@@ -20,8 +20,14 @@ fn parameters(graph: &Graph) -> (i128, i128) {
     let size = |dim: &Dim| dim.as_constant().expect("a number");
     let mut idle = 0;
     for node in graph.nodes.iter().filter(|node| matches!(node.op, Op::GroupedMatMul { .. })) {
-        let shape =
-            |slot: usize| &graph.tensor(node.inputs[slot]).tensor_type.as_ref().unwrap().shape;
+        let shape = |slot: usize| {
+            &graph
+                .tensor(node.inputs[slot])
+                .tensor_type
+                .as_ref()
+                .expect("the test's own input")
+                .shape
+        };
         let experts = size(&shape(1).0[0]);
         let rows = &shape(0).0[0];
         let one = |name: &str| (name == "batch" || name == "seq").then_some(1);
@@ -29,7 +35,9 @@ fn parameters(graph: &Graph) -> (i128, i128) {
         for id in &node.inputs[1..] {
             let tensor = graph.tensor(*id);
             if tensor.role == Role::Parameter {
-                let elements = size(&tensor.tensor_type.as_ref().unwrap().shape.elements());
+                let elements = size(
+                    &tensor.tensor_type.as_ref().expect("the test's own input").shape.elements(),
+                );
                 idle += elements / experts * (experts - top_k);
             }
         }
@@ -71,7 +79,8 @@ fn a_token_of_context_takes_so_many_bytes() {
     let check = |name: &str, expected: i128| {
         let graph = built(name, &Options::whole());
         let bits = |state: &flopwise::graph::State| {
-            state.elements.as_constant().unwrap() * i128::from(state.format.bits)
+            state.elements.as_constant().expect("the test's own input")
+                * i128::from(state.format.bits)
         };
         let total: i128 = graph.states.iter().map(bits).sum();
         assert_eq!(total / 8, expected, "{name}");
@@ -91,7 +100,7 @@ fn decoded(name: &str) -> Graph {
     let options = Options { pass: Pass::Decode, mtp: 0 };
     let mut graph = built(name, &options);
     let masking = Masking { pass: Pass::Decode, ..Masking::as_file() };
-    cost::apply_masking(&mut graph, &masking).unwrap();
+    cost::apply_masking(&mut graph, &masking).expect("the test's own input");
     graph
 }
 
@@ -104,8 +113,10 @@ fn macs(graph: &Graph, context: i128, is_meant: impl Fn(&str, &Op) -> bool) -> i
         let node = &graph.nodes[cost.node.0];
         is_meant(&node.name, &node.op)
     });
-    let value = |dim: &Dim| dim.evaluate(&|name| bindings.0.get(name).copied()).unwrap();
-    meant.map(|cost| value(&cost.cost.as_ref().unwrap().macs.0)).sum()
+    let value = |dim: &Dim| {
+        dim.evaluate(&|name| bindings.0.get(name).copied()).expect("the test's own input")
+    };
+    meant.map(|cost| value(&cost.cost.as_ref().expect("the test's own input").macs.0)).sum()
 }
 
 #[test]
@@ -119,7 +130,11 @@ fn decoding_runs_the_absorbed_form() {
     let absorbed = macs(&graph, 1000, |name, _| name.contains("kv_b_proj"));
     assert_eq!(absorbed, 61 * 128 * 512 * (128 + 128));
     // The cache is read once: values are a part of the keys.
-    let note = graph.notes.iter().find(|note| note.to_string().contains("KV cache")).unwrap();
+    let note = graph
+        .notes
+        .iter()
+        .find(|note| note.to_string().contains("KV cache"))
+        .expect("the test's own input");
     assert!(note.to_string().contains(" 70272*batch bytes per token"), "{note}");
 }
 
@@ -139,7 +154,17 @@ fn an_indexer_scores_all_keys_and_attention_sees_the_best() {
     let sum = |is_meant: fn(&Op) -> bool| -> i128 {
         let meant = work.nodes.iter().filter(|cost| is_meant(&graph.nodes[cost.node.0].op));
         let bound = |name: &str| Some(if name == "seq" { seq } else { 1 });
-        meant.map(|cost| cost.cost.as_ref().unwrap().macs.0.evaluate(&bound).unwrap()).sum()
+        meant
+            .map(|cost| {
+                cost.cost
+                    .as_ref()
+                    .expect("the test's own input")
+                    .macs
+                    .0
+                    .evaluate(&bound)
+                    .expect("the test's own input")
+            })
+            .sum()
     };
     let pairs = |most: i128| (1..=seq).map(|i| i.min(most)).sum::<i128>();
     assert_eq!(sum(|op| matches!(op, Op::IndexScores(_))), 61 * 64 * 129 * pairs(seq));
@@ -160,7 +185,8 @@ fn modules_that_predict_further_tokens_are_counted_when_asked_for() {
     for (name, mtp) in
         [("deepseek-v3", 2), ("kimi-k2", 1), ("mixtral-8x7b", 1), ("llama-3.1-8b", 1)]
     {
-        let refused = arch::built_in(name, &Options { pass: Pass::Whole, mtp }).unwrap();
+        let refused = arch::built_in(name, &Options { pass: Pass::Whole, mtp })
+            .expect("the test's own input");
         assert!(refused.unwrap_err().to_string().contains("--mtp"), "{name}");
     }
 }
@@ -173,9 +199,11 @@ fn megatron(model: &str, mtp: u32, seq: i128) -> f64 {
         ..CountQuery::of(model)
     };
     let conventions = Conventions::One(Convention::Megatron);
-    let report = answer(&Query::Convention(query, conventions, Working::Hidden)).unwrap();
+    let report = answer(&Query::Convention(query, conventions, Working::Hidden))
+        .expect("the test's own input");
     let Report::Convention(mut report) = report else { panic!("a convention's report") };
-    let figure = report.rows.pop().unwrap().figure.unwrap();
+    let figure =
+        report.rows.pop().expect("the test's own input").figure.expect("the test's own input");
     figure.total as f64 / seq as f64 / 1e9
 }
 
@@ -187,11 +215,15 @@ fn megatron(model: &str, mtp: u32, seq: i128) -> f64 {
 fn training_takes_the_published_flops_per_token() {
     let path =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/arch/megatron_bridge_moe.json");
-    let all: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let all: Value = serde_json::from_slice(&std::fs::read(path).expect("the test's own input"))
+        .expect("the test's own input");
     let mut known: Vec<(String, f64)> = Vec::new();
-    for row in all["rows"].as_array().unwrap() {
-        let (model, mtp) = (row["model"].as_str().unwrap(), row["mtp"].as_u64().unwrap());
-        let seq = row["seq"].as_i64().unwrap();
+    for row in all["rows"].as_array().expect("the test's own input") {
+        let (model, mtp) = (
+            row["model"].as_str().expect("the test's own input"),
+            row["mtp"].as_u64().expect("the test's own input"),
+        );
+        let seq = row["seq"].as_i64().expect("the test's own input");
         let key = format!("{model} {mtp} {seq}");
         let ours = match known.iter().find(|(known, _)| *known == key) {
             Some((_, ours)) => *ours,
@@ -202,14 +234,15 @@ fn training_takes_the_published_flops_per_token() {
             }
         };
         let (tokens, tflops) = (
-            row["tokens_per_s_per_gpu"].as_f64().unwrap(),
-            row["tflops_per_gpu"].as_f64().unwrap(),
+            row["tokens_per_s_per_gpu"].as_f64().expect("the test's own input"),
+            row["tflops_per_gpu"].as_f64().expect("the test's own input"),
         );
         let published = tflops * 1e3 / tokens;
         // Both figures are rounded to whole numbers, which moves small ones by more than 0.3 %.
         let rounding = 0.5 / tflops + 0.5 / tokens;
         // Two rows of Qwen3-30B contradict the 24 others of the same model, whose median is 23.01.
-        let is_odd = |line: &str| row["line"].as_str().unwrap().ends_with(line);
+        let is_odd =
+            |line: &str| row["line"].as_str().expect("the test's own input").ends_with(line);
         let slack = if is_odd("archive.md:246") || is_odd("archive.md:247") { 0.01 } else { 0.003 };
         let off = (ours / published - 1.0).abs();
         assert!(off <= rounding.max(slack), "{key}: {ours} here, {published} in {row}");
@@ -222,12 +255,12 @@ fn experts_of_gpt_oss_are_stored_in_mxfp4() {
     // The checkpoint's safetensors are 65,248,815,744 bytes: 36 layers of 128 experts in MXFP4 (17
     // bytes for 32), and everything else in BF16. Headers of the files are not weights.
     let graph = built("gpt-oss-120b", &Options::whole());
-    let bytes = cost::work(&graph).weight_bytes.as_constant().unwrap();
+    let bytes = cost::work(&graph).weight_bytes.as_constant().expect("the test's own input");
     assert_eq!(bytes, 65_248_815_744);
 }
 
 fn read(config: &str) -> Graph {
-    arch::read("test", config.as_bytes(), &Options::whole()).unwrap()
+    arch::read("test", config.as_bytes(), &Options::whole()).expect("the test's own input")
 }
 
 /// A Llama of one layer: 128 wide, 256 between, 4 heads of 32, 320 tokens.
@@ -293,9 +326,9 @@ fn changed(model_type: &str, field: &str, value: &str) -> String {
         "index_head_dim": 16, "index_topk": 4, "torch_dtype": "bfloat16", "tie_word_embeddings": false,
         "num_experts": 8, "num_local_experts": 8, "shared_expert_intermediate_size": 64, "hidden_act": "silu",
         "sliding_window": 8, "attention_chunk_size": 8, "intermediate_size_mlp": 96, "num_shared_experts": 1}"#;
-    let mut config: Value = serde_json::from_str(config).unwrap();
+    let mut config: Value = serde_json::from_str(config).expect("the test's own input");
     config["model_type"] = model_type.into();
-    config[field] = serde_json::from_str(value).unwrap();
+    config[field] = serde_json::from_str(value).expect("the test's own input");
     match arch::read("test", config.to_string().as_bytes(), &Options::whole()) {
         Ok(_) => "built".to_owned(),
         Err(error) => error.to_string(),

@@ -17,7 +17,6 @@ use super::{Build, Request};
 use crate::error::Error;
 use crate::graph::{Dim, Function, Graph, Mask, Orientation};
 use crate::note::Note;
-use serde_json::Value;
 
 pub(super) const TYPES: &[(&str, Build)] = &[
     ("afmoe", afmoe),
@@ -549,9 +548,10 @@ fn ernie4_5_moe(config: &Config, request: &Request) -> Result<Graph, Error> {
     let every = config.size_or("moe_layer_interval", 1)?;
     let start = config.count_or("moe_layer_start_index", 1)?;
     // -1 is the last layer.
-    let end = match config.get("moe_layer_end_index").and_then(Value::as_i64) {
-        Some(-1) | None => n_layers - 1,
+    let end = match config.number("moe_layer_end_index")? {
+        Some(end) if -1.0 <= end && end < 0.0 => n_layers - 1,
         Some(_) => config.count("moe_layer_end_index")?.unwrap_or(n_layers - 1),
+        None => n_layers - 1,
     };
     let is_sparse =
         |layer_idx: i64| (layer_idx + 1) % every == 0 && start <= layer_idx && layer_idx <= end;
