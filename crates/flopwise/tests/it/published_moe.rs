@@ -73,6 +73,32 @@ fn parameters_are_the_published_ones() {
 }
 
 #[test]
+fn parameters_are_those_of_transformers() {
+    // The same fields in transformers 5.23, weights on its `meta` device; where a publisher's figure has
+    // more (GLM-4.5 355B, DeepSeek-V3 685B), it holds the module that predicts a further token.
+    let check = |name: &str, total: i128| {
+        assert_eq!(parameters(&built(name, &Options::whole())).0, total, "{name}");
+    };
+    check("qwen2-57b-a14b", 57_408_658_944);
+    check("qwen3-coder-30b-a3b", 30_532_122_624);
+    check("llama-4-scout", 107_769_861_120);
+    check("llama-4-maverick", 400_711_848_960);
+    check("deepseek-r1", 671_026_404_352);
+    check("deepseek-v3.1", 671_026_404_352);
+    check("deepseek-v3.2", 671_877_929_216);
+    check("kimi-k2-thinking", 1_026_408_209_408);
+    check("kimi-k2.5", 1_026_408_209_408);
+    check("glm-5", 743_911_199_232);
+    check("glm-4.7-flash", 29_943_390_976);
+    check("glm-4.5-air", 106_852_245_504);
+    check("glm-4.5", 352_797_814_784);
+    check("glm-4.6", 352_797_814_784);
+    check("minimax-m2", 228_689_748_992);
+    check("minimax-m2.5", 228_689_748_992);
+    check("ernie-4.5-21b-a3b", 21_825_437_888);
+}
+
+#[test]
 fn a_token_of_context_takes_so_many_bytes() {
     // arXiv 2505.09343 table 1: 70,272 for DeepSeek-V3; models.json for the others, gpt-oss as vLLM
     // reports it with every layer counted.
