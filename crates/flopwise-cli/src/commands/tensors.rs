@@ -45,7 +45,8 @@ the model's values.
 
 Exit code: 1 when no tensor could be judged.")]
 pub(crate) struct TensorsArgs {
-    /// A file (.safetensors, .pt, .bin, .onnx, .npy, .npz), an index of shards, or a model's folder
+    /// A file (.safetensors, .gguf, .pt, .bin, .onnx, .npy, .npz), an index of shards, or a
+    /// model's folder
     #[arg(value_name = "FILE")]
     file: PathBuf,
     /// Formats to judge: any that has a name, fp(e,m), mxfp4, mxfp6_e2m3, mxfp8_e4m3 ...
@@ -89,9 +90,9 @@ pub(super) fn run(args: &TensorsArgs) -> anyhow::Result<Outcome> {
             Some(why) => Verdict::NotJudged(why),
             None => Verdict::Judged(Box::new(stats.next().expect("one for each tensor wanted"))),
         };
-        let StoredTensor { name, format, shape, elements, .. } = &checkpoint.tensors()[*tensor_idx];
-        let (name, shape) = (name.clone(), shape.clone());
-        TensorRow { name, format: *format, shape, elements: *elements, verdict }
+        let tensor = &checkpoint.tensors()[*tensor_idx];
+        let StoredTensor { name, format, block, bytes, shape, elements, .. } = tensor.clone();
+        TensorRow { name, format, block, bytes, shape, elements, verdict }
     });
     let report = TensorsReport {
         file: args.file.display().to_string(),
@@ -269,7 +270,7 @@ fn judge(
     runs.iter().for_each(|run| n_runs[run.place] += 1);
     let slot = |n_runs_left| Mutex::new(Slot { tally: None, n_runs_left, stats: None });
     let total: u64 =
-        wanted.iter().map(|source| checkpoint.tensors()[source.tensor_idx].bytes).sum();
+        wanted.iter().map(|source| read_bytes(&checkpoint.tensors()[source.tensor_idx])).sum();
     let mut empty: Vec<(Format, Tally)> = Vec::new();
     for source in wanted {
         let format = source.format(checkpoint);
@@ -306,6 +307,14 @@ fn judge(
     Ok(stats.collect())
 }
 
+/// Bytes that reading a tensor hands out; those of blocks are the fewer.
+fn read_bytes(tensor: &StoredTensor) -> u64 {
+    match tensor.block {
+        Some(_) => tensor.elements.saturating_mul(u64::from(tensor.format.bits) / 8),
+        None => tensor.bytes,
+    }
+}
+
 fn bar(total_bytes: u64) -> ProgressBar {
     let bar = match output::is_watched() {
         true => ProgressBar::new(total_bytes),
@@ -325,7 +334,7 @@ fn tally(format: Format, targets: &[Target]) -> Tally {
 
 fn runs(checkpoint: &Checkpoint, wanted: &[Source], n_threads: usize) -> Vec<Run> {
     let tensors = wanted.iter().map(|source| &checkpoint.tensors()[source.tensor_idx]);
-    let total: u64 = tensors.map(|tensor| tensor.bytes).sum();
+    let total: u64 = tensors.map(read_bytes).sum();
     let fair = total / (n_threads * RUNS_PER_THREAD * PIECE_BYTES) as u64;
     let n_pieces = (fair as usize).clamp(1, MAX_RUN_PIECES);
     let mut runs = Vec::new();

@@ -142,7 +142,8 @@ impl Storage {
     fn name(&self) -> String {
         match self {
             Storage::Plain(format) => format.to_string(),
-            Storage::Blocks(stored) => stored.block.name.to_owned(),
+            Storage::Blocks(Stored::Blocks { block, .. }) => block.name.to_owned(),
+            Storage::Blocks(Stored::Parts { .. }) => "several formats".to_owned(),
         }
     }
 
@@ -203,7 +204,7 @@ fn packed(
             let n_blocks = first.shape.iter().rev().nth(1)?;
             let is_row = |axis: &usize| shape[*axis] == n_blocks * 32;
             let row = (1..shape.len()).find(is_row)?;
-            Some(Storage::Blocks(Stored {
+            Some(Storage::Blocks(Stored::Blocks {
                 block: block::parse("mxfp4").ok()?,
                 row_axes: vec![row],
             }))

@@ -1,4 +1,4 @@
-//! Descriptions of models -> [`Graph`]: a `config.json`, or a built-in name.
+//! Descriptions of models -> [`Graph`]: a `config.json`, a GGUF file, or a built-in name.
 //!
 //! A built-in name is data: a table of config fields in `data/models/*.toml`, or an export of the
 //! network without its weights (`exports.rs`).
@@ -11,6 +11,7 @@ mod diffusion;
 mod encoder_decoder;
 mod exports;
 mod family;
+mod gguf;
 mod layer;
 mod mtp;
 mod names;
@@ -23,6 +24,7 @@ use crate::graph::{Graph, Pass};
 use crate::import;
 use crate::note::Note;
 use crate::weights;
+use bytes::Bytes;
 use config::Config;
 use family::Request;
 use std::path::Path;
@@ -93,13 +95,16 @@ fn known(name: &str) -> Option<Known> {
     })
 }
 
-/// Reads a `config.json`, or the one in a folder or beside a file of weights. Weights in the folder,
-/// or that file, say how the parameters are stored; a flaw of theirs is a note.
+/// Reads a GGUF file, a `config.json`, or the one in a folder or beside a file of weights. Weights in
+/// the folder, or that file, say how the parameters are stored; a flaw of theirs is a note.
 ///
 /// # Errors
 /// [`Error`], naming the file and the field: missing, no JSON, an unknown `model_type`, a field that
 /// is missing, out of range, or contradicts another; weights without a config.
 pub fn open(path: &Path, options: &Options) -> Result<Graph, Error> {
+    if import::starts_with(path, b"GGUF") {
+        return gguf::open(path, options);
+    }
     if path.is_file() && checkpoint::is_weights(path) {
         let weights = weights::open(path)?;
         let mut graph = open_config(&checkpoint::config_beside(path)?, options)?;
@@ -133,7 +138,7 @@ fn open_config(path: &Path, options: &Options) -> Result<Graph, Error> {
     read().map_err(|error| error.in_file(&file))
 }
 
-/// As [`open`], of the text of a `config.json`.
+/// As [`open`], of the text of a `config.json`, or a GGUF file in memory.
 ///
 /// # Errors
 /// As [`open`]; no file is named.
@@ -148,15 +153,19 @@ fn open_config(path: &Path, options: &Options) -> Result<Graph, Error> {
 /// # Ok::<(), flopwise::error::Error>(())
 /// ```
 pub fn read(name: &str, text: &[u8], options: &Options) -> Result<Graph, Error> {
+    if text.starts_with(b"GGUF") {
+        return gguf::read(name, Bytes::copy_from_slice(text), options);
+    }
     from_config(name, &Config::parse(text)?, options)
 }
 
-/// Whether a path is that of a description: a folder, a file of JSON, or weights, which a config
-/// beside them may describe.
+/// Whether a path is that of a description: a folder, a file of JSON, a GGUF file, or weights, which
+/// a config beside them may describe.
 #[must_use]
 pub fn is_description(path: &Path) -> bool {
     let is_weights = path.is_file() && checkpoint::is_weights(path);
-    path.is_dir() || is_weights || import::starts_as_json(path)
+    let is_gguf = import::starts_with(path, b"GGUF");
+    path.is_dir() || is_gguf || is_weights || import::starts_as_json(path)
 }
 
 fn from_config(name: &str, config: &Config, options: &Options) -> Result<Graph, Error> {

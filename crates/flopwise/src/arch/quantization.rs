@@ -199,7 +199,7 @@ fn store_one(
                 Orientation::Plain => rank - 2,
                 Orientation::Transposed => rank - 1,
             };
-            tensor.stored = Some(Stored { block, row_axes: vec![summed] });
+            tensor.stored = Some(Stored::Blocks { block, row_axes: vec![summed] });
             return;
         }
         Storage::Tiles(format, tile) => {

@@ -32,7 +32,7 @@ pub fn store_weights(graph: &mut Graph, format: StoredFormat) {
             }
             StoredFormat::Blocks(block) if row.is_some() => {
                 let row_axes = row.cloned().unwrap_or_default();
-                tensor.stored = Some(Stored { block, row_axes });
+                tensor.stored = Some(Stored::Blocks { block, row_axes });
             }
             StoredFormat::Plain(_) | StoredFormat::Blocks(_) => continue,
         }
@@ -106,7 +106,7 @@ pub fn weight_table(graph: &Graph) -> Vec<WeightRow> {
                 Some(bytes_of(&TensorType { shape: known.shape.clone(), format }))
             }
             (StoredFormat::Blocks(block), Some(row)) => {
-                Some(Stored { block, row_axes: row.clone() }.bytes(&known.shape))
+                Some(Stored::Blocks { block, row_axes: row.clone() }.bytes(&known.shape))
             }
             (StoredFormat::Plain(_) | StoredFormat::Blocks(_), _) => None,
         });

@@ -96,13 +96,21 @@ pub struct Tensor {
     pub stored: Option<Stored>,
 }
 
-/// A tensor stored in blocks under shared scales.
+/// How a tensor is stored that is not one element after the other.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stored {
-    /// Elements and bytes of a block.
-    pub block: &'static BlockFormat,
-    /// The axes that make up one row; blocks do not reach from one row into the next.
-    pub row_axes: Vec<usize>,
+pub enum Stored {
+    /// In blocks under shared scales.
+    Blocks {
+        /// Elements and bytes of a block.
+        block: &'static BlockFormat,
+        /// The axes that make up one row; blocks do not reach from one row into the next.
+        row_axes: Vec<usize>,
+    },
+    /// In parts of several formats, which take so many bytes together.
+    Parts {
+        /// Of all parts.
+        bytes: u64,
+    },
 }
 
 impl Stored {
@@ -110,13 +118,17 @@ impl Stored {
     /// that NVFP4 has besides.
     #[must_use]
     pub fn bytes(&self, shape: &Shape) -> Dim {
-        let is_row = |axis: &usize| self.row_axes.contains(axis);
+        let (block, row_axes) = match self {
+            Stored::Blocks { block, row_axes } => (block, row_axes),
+            Stored::Parts { bytes } => return Dim::from(u128::from(*bytes)),
+        };
+        let is_row = |axis: &usize| row_axes.contains(axis);
         let axes = |wanted: bool| {
             Dim::product((0..shape.rank()).filter(|a| is_row(a) == wanted).map(|a| &shape.0[a]))
         };
-        let blocks = axes(true).ceil_div(&Dim::from(self.block.elements as u128));
-        let bytes = &(&axes(false) * &blocks) * &Dim::from(self.block.bytes as u128);
-        let has_tensor_scale = self.block.layout == BlockLayout::Nvfp4;
+        let blocks = axes(true).ceil_div(&Dim::from(block.elements as u128));
+        let bytes = &(&axes(false) * &blocks) * &Dim::from(block.bytes as u128);
+        let has_tensor_scale = block.layout == BlockLayout::Nvfp4;
         if has_tensor_scale { &bytes + &Dim::from(4i64) } else { bytes }
     }
 }

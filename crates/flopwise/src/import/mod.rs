@@ -89,11 +89,24 @@ pub(crate) fn leaves_folder(location: &str) -> bool {
 
 /// Whether the first character of a file that is not blank opens a JSON object.
 pub(crate) fn starts_as_json(path: &Path) -> bool {
-    let mut first = [0; 64];
+    first_bytes(path).is_some_and(|first| first.trim_ascii_start().starts_with(b"{"))
+}
+
+/// Whether a file begins with these bytes, of which there are at most 64.
+pub(crate) fn starts_with(path: &Path, bytes: &[u8]) -> bool {
+    first_bytes(path).is_some_and(|first| first.starts_with(bytes))
+}
+
+/// The first bytes of a regular file.
+fn first_bytes(path: &Path) -> Option<Vec<u8>> {
+    let mut first = vec![0; 64];
     let is_file = std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file());
-    let read =
-        File::open(path).ok().filter(|_| is_file).and_then(|mut file| file.read(&mut first).ok());
-    read.is_some_and(|len| first[..len].trim_ascii_start().starts_with(b"{"))
+    if !is_file {
+        return None;
+    }
+    let len = File::open(path).ok()?.read(&mut first).ok()?;
+    first.truncate(len);
+    Some(first)
 }
 
 fn cannot_open(error: std::io::Error) -> Error {

@@ -8,6 +8,7 @@ use crate::machine::SCHEMA;
 use crate::note::Note;
 use crate::units::grouped;
 use flopwise_formats::Format;
+use flopwise_formats::block::BlockFormat;
 use flopwise_formats::stats::{Scaled, Snr, SourceStats, Stats, TargetStats};
 use serde::Serialize;
 
@@ -19,7 +20,7 @@ const MAX_ROWS: usize = 30;
 pub struct TensorsReport {
     /// The file, as it was named.
     pub file: String,
-    /// `safetensors`, `npy`, `npz`.
+    /// `safetensors`, `gguf`, `npy`, `npz`.
     pub kind: &'static str,
     /// The formats asked about, by name.
     pub targets: Vec<String>,
@@ -36,6 +37,10 @@ pub struct TensorRow {
     pub name: String,
     /// The format of its elements.
     pub format: Format,
+    /// The blocks that it is stored in, if any.
+    pub block: Option<&'static BlockFormat>,
+    /// Bytes that it takes in the file.
+    pub bytes: u64,
     /// Its sizes.
     pub shape: Vec<u64>,
     /// Elements in all.
@@ -62,6 +67,13 @@ struct Total<'a> {
     best_power: Option<Snr>,
     /// Each tensor with its own scale to the largest value.
     by_amax: Option<Snr>,
+}
+
+impl TensorRow {
+    /// The name of what the file holds: of the blocks, or of the elements.
+    fn stored(&self) -> String {
+        self.block.map_or_else(|| self.format.to_string(), |block| block.name.to_owned())
+    }
 }
 
 impl TensorsReport {
@@ -149,7 +161,7 @@ impl Page {
     fn tensor(&mut self, row: &TensorRow, source: &SourceStats) {
         self.heading(&format!("Tensor {}", shortened(&row.name)));
         let shape: Vec<String> = row.shape.iter().map(u64::to_string).collect();
-        self.fact("stored", &format!("{} [{}]", row.format, shape.join(", ")), "");
+        self.fact("stored", &format!("{} [{}]", row.stored(), shape.join(", ")), "");
         let counts = [
             ("zeros", source.zeros),
             ("negative", source.negative),
@@ -205,7 +217,7 @@ impl Page {
         for (row, stats) in report.judged().take(MAX_ROWS) {
             let mut cells = vec![
                 shortened(&row.name),
-                row.format.to_string(),
+                row.stored(),
                 grouped(u128::from(row.elements)),
                 stats.source.amax.map_or_else(|| "none".to_owned(), short),
             ];
@@ -302,7 +314,7 @@ impl Page {
 
     fn stored_too_wide(&mut self, report: &TensorsReport) {
         let mut found: Vec<(Format, Format, usize, &str)> = Vec::new();
-        for (row, stats) in report.judged() {
+        for (row, stats) in report.judged().filter(|(row, _)| row.block.is_none()) {
             let Some(narrow) = stats.source.exact_in.first() else { continue };
             let known = found
                 .iter_mut()
@@ -382,6 +394,7 @@ struct TensorJson<'a> {
     format: String,
     shape: &'a [u64],
     elements: u64,
+    bytes: u64,
     not_judged: Option<&'a str>,
     source: Option<SourceJson>,
     targets: Vec<TargetJson<'a>>,
@@ -463,9 +476,10 @@ fn tensor_json<'a>(row: &'a TensorRow, targets: &'a [String]) -> TensorJson<'a> 
     let judged = stats.map_or(&[][..], |stats| &stats.targets);
     TensorJson {
         name: &row.name,
-        format: row.format.to_string(),
+        format: row.stored(),
         shape: &row.shape,
         elements: row.elements,
+        bytes: row.bytes,
         not_judged,
         source: stats.map(|stats| source_json(&stats.source)),
         targets: targets.iter().zip(judged).map(|(name, stats)| target_json(name, stats)).collect(),

@@ -1,5 +1,5 @@
-//! Files of tensors -> [`Checkpoint`]: what lies in a .safetensors, .npy, .npz, .pt or .onnx file, or
-//! in the several files of one model, and its bytes in pieces.
+//! Files of tensors -> [`Checkpoint`]: what lies in a .safetensors, .gguf, .npy, .npz, .pt or .onnx
+//! file, or in the several files of one model, and its bytes in pieces.
 //!
 //! Bytes are read into the caller's buffer, not through a memory map. All pages of a map that were
 //! read count as the process's own memory (1.0 GiB for a 1 GiB file); reading by offset takes a
@@ -10,6 +10,7 @@
 //! [`Checkpoint::read`] for pieces of its own).
 
 mod dequantise;
+pub(crate) mod gguf;
 mod matrix;
 mod npy;
 mod npz;
@@ -37,6 +38,7 @@ use crate::import;
 use crate::note::Note;
 use bytes::Bytes;
 use flopwise_formats::Format;
+use flopwise_formats::block::BlockFormat;
 use source::Source;
 use std::collections::BTreeMap;
 use std::io::{self, Read};
@@ -63,7 +65,8 @@ pub struct Checkpoint {
     pub kind: Kind,
     /// Flaws and doubts that do not stop the answer.
     pub notes: Vec<Note>,
-    /// What a safetensors file says of itself under `__metadata__`; empty for other kinds.
+    /// What a safetensors file says of itself under `__metadata__`, and a GGUF file under its keys;
+    /// empty for other kinds.
     pub metadata: BTreeMap<String, String>,
     tensors: Vec<StoredTensor>,
     files: Vec<File>,
@@ -82,6 +85,8 @@ struct File {
 pub enum Kind {
     /// <https://github.com/huggingface/safetensors#format>
     Safetensors,
+    /// <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>
+    Gguf,
     /// One array: <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>
     Npy,
     /// A zip archive of `.npy` members, stored or deflated.
@@ -98,6 +103,7 @@ impl Kind {
     pub fn name(self) -> &'static str {
         match self {
             Kind::Safetensors => "safetensors",
+            Kind::Gguf => "gguf",
             Kind::Npy => "npy",
             Kind::Npz => "npz",
             Kind::Torch => "pytorch",
@@ -111,8 +117,11 @@ impl Kind {
 pub struct StoredTensor {
     /// Its name in the file; a lone `.npy` array has the file's name.
     pub name: String,
-    /// The format of one stored element.
+    /// The format of one stored element; for blocks, that of the elements read from them.
     pub format: Format,
+    /// The blocks under shared scales that it is stored in. [`Checkpoint::read`] hands out what
+    /// they stand for.
+    pub block: Option<&'static BlockFormat>,
     /// Elements along each axis; no axis is a scalar.
     pub shape: Vec<u64>,
     /// Elements in all: the product of the shape, which also fits when an axis of 0 is left out.
@@ -195,7 +204,7 @@ struct Contents {
 }
 
 /// Files of weights, for errors.
-const KINDS: &str = ".safetensors, .pt, .onnx, .npy or .npz";
+const KINDS: &str = ".safetensors, .gguf, .pt, .onnx, .npy or .npz";
 
 /// Reads what lies in the file at `path`, the content decides the kind, not the name; or in all
 /// the files that an index (`model.safetensors.index.json`) or a folder lists. No tensor's bytes
@@ -225,7 +234,7 @@ fn open_file(path: &Path) -> Result<Checkpoint, Error> {
     let read = || {
         let (file, len) = import::open_file(path, KINDS)?;
         let name = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into());
-        from_source(name, Source::File { file: file.into(), len }, path.parent())
+        from_source(name, Source::File { file: file.into(), len }, Some(path))
     };
     let mut checkpoint = read().map_err(|error| error.in_file(path))?;
     // The first file is the one itself; those of external data are named already.
@@ -259,8 +268,10 @@ pub fn from_bytes(name: &str, bytes: Bytes) -> Result<Checkpoint, Error> {
     from_source(name.to_owned(), Source::Memory(bytes), None).map(Checkpoint::with_meanings)
 }
 
-fn from_source(name: String, source: Source, folder: Option<&Path>) -> Result<Checkpoint, Error> {
+/// `path` is where others lie that belong to the file.
+fn from_source(name: String, mut source: Source, path: Option<&Path>) -> Result<Checkpoint, Error> {
     let mut first = vec![0; source.len().min(FIRST_BYTES) as usize];
+    let folder = path.and_then(Path::parent);
     source.read_exact_at(&mut first, 0).map_err(|error| unreadable(&error))?;
     let mut others = Vec::new();
     let contents = match first.as_slice() {
@@ -271,6 +282,11 @@ fn from_source(name: String, source: Source, folder: Option<&Path>) -> Result<Ch
                 Some(member) => torch::read_zip(archive, &source, &member)?,
                 None => npz::read(archive, &source)?,
             }
+        }
+        _ if first.starts_with(gguf::MAGIC) => {
+            let contents;
+            (contents, source) = gguf::read(source, path)?.contents();
+            contents
         }
         // The format demands that its header begins here.
         _ if first.get(8) == Some(&b'{') => safetensors::read(&source)?,
@@ -285,14 +301,13 @@ fn from_source(name: String, source: Source, folder: Option<&Path>) -> Result<Ch
 
 /// Files people have beside these, told by their first bytes.
 fn unread_kind(first: &[u8]) -> Error {
-    let give = "give a .safetensors, .pt, .onnx, .npy or .npz file";
+    let give = "give a .safetensors, .gguf, .pt, .onnx, .npy or .npz file";
     let save = "load it with torch.load and save it again";
     let text = first.trim_ascii_start();
     let (kind, remedy) = match first {
         _ if first.starts_with(b"version https://") => {
             ("a Git LFS pointer, not the weights", "fetch them with git lfs pull")
         }
-        _ if first.starts_with(b"GGUF") => ("a GGUF file, which this version does not read", give),
         _ if first.starts_with(b"\x89HDF") => ("an HDF5 (Keras) file, not read here", give),
         _ if first.get(257..262) == Some(b"ustar") => {
             ("a tar archive, as PyTorch wrote before 0.1.10, or not of weights at all", save)
@@ -331,6 +346,7 @@ impl StoredTensor {
         Some(StoredTensor {
             name,
             format,
+            block: None,
             shape,
             elements,
             bytes: bits.div_ceil(8),
@@ -343,8 +359,11 @@ impl StoredTensor {
         })
     }
 
-    /// Bytes before element `element_idx`, which is on a byte boundary.
+    /// Bytes before element `element_idx`, which is on the boundary of a byte or a block.
     fn bytes_before(&self, element_idx: u64) -> u64 {
+        if let Some(block) = self.block {
+            return element_idx / block.elements as u64 * block.bytes as u64;
+        }
         (u128::from(element_idx) * u128::from(self.format.bits) / 8) as u64
     }
 
@@ -354,6 +373,9 @@ impl StoredTensor {
         let block_bytes = BLOCK_ELEMENTS * bits / 8;
         if 0 < block_bytes && block_bytes <= max_bytes {
             return max_bytes / block_bytes * BLOCK_ELEMENTS;
+        }
+        if let Some(block) = self.block {
+            return block.elements as u64;
         }
         let group_elements = match bits {
             1 => 8,
@@ -459,6 +481,10 @@ impl Checkpoint {
         let Some(tensor) = self.tensors.get_mut(tensor_idx) else {
             return Err(Error::new(format!("has no tensor number {tensor_idx}")));
         };
+        if tensor.block.is_some() {
+            let error = Error::new("is stored in blocks, whose format is known");
+            return Err(error.at(format!("tensor `{}`", tensor.name)));
+        }
         if format.bits != tensor.format.bits {
             let (stored, asked) = (tensor.format.bits, format.bits);
             let what =
@@ -480,10 +506,42 @@ impl File {
         take: &mut dyn FnMut(Chunk<'_>),
     ) -> io::Result<()> {
         let at = tensor_at + tensor.bytes_before(piece.first_element);
+        if let Some(block) = tensor.block {
+            return self.read_blocks(at, block, piece, buffer, take);
+        }
         let n_bytes = chunk_bytes(tensor, piece.elements)?;
         let bytes = room(buffer, n_bytes, at);
         self.source.read_exact_at(bytes, at)?;
         give(tensor, piece.first_element, piece.elements, bytes, take);
+        Ok(())
+    }
+
+    /// Reads blocks from byte `at` on and hands out what they stand for, in binary32.
+    fn read_blocks(
+        &self,
+        at: u64,
+        block: &BlockFormat,
+        piece: &Piece,
+        buffer: &mut Vec<u8>,
+        take: &mut dyn FnMut(Chunk<'_>),
+    ) -> io::Result<()> {
+        let too_large = || io::Error::other("the piece is larger than memory");
+        let elements = usize::try_from(piece.elements).map_err(|_| too_large())?;
+        let stored_bytes = elements / block.elements * block.bytes;
+        let n_bytes = elements.checked_mul(4).and_then(|value| value.checked_add(stored_bytes));
+        let both = room(buffer, n_bytes.ok_or_else(too_large)?, at);
+        let (stored, values) = both.split_at_mut(stored_bytes);
+        self.source.read_exact_at(stored, at)?;
+        let mut of_block = vec![0.0; block.elements];
+        let blocks = stored.chunks_exact(block.bytes);
+        for (stored, values) in blocks.zip(values.chunks_exact_mut(4 * block.elements)) {
+            block.decode(stored, 1.0, &mut of_block).map_err(io::Error::other)?;
+            for (value, bytes) in of_block.iter().zip(values.as_chunks_mut::<4>().0) {
+                *bytes = value.to_le_bytes();
+            }
+        }
+        let Piece { first_element, elements, .. } = *piece;
+        take(Chunk { first_element, elements, bytes: values });
         Ok(())
     }
 }

@@ -27,6 +27,7 @@ pub(super) fn read(
     let file = match source {
         Source::File { file, .. } => import::map(file).map_err(|error| unreadable(&error))?,
         Source::Memory(bytes) => bytes.clone(),
+        Source::Joined { .. } => return Err(Error::new("lies in several files")),
     };
     let found = initializers::read(&file, folder.unwrap_or(Path::new("")))?;
     let mut places = Places { source, folder, others, known: HashMap::new() };

@@ -15,18 +15,33 @@ pub(super) enum Source {
     File { file: Arc<File>, len: u64 },
     /// The whole file in memory.
     Memory(Bytes),
+    /// Several one after the other, each with where it begins.
+    Joined { parts: Arc<[(u64, Source)]>, len: u64 },
 }
 
 impl Source {
+    /// Several as if they were one.
+    pub(super) fn joined(sources: Vec<Source>) -> Source {
+        let mut len = 0;
+        let parts = sources.into_iter().map(|source| {
+            let start = len;
+            len += source.len();
+            (start, source)
+        });
+        let parts = parts.collect();
+        Source::Joined { parts, len }
+    }
+
     /// Size in bytes.
     pub(super) fn len(&self) -> u64 {
         match self {
             Source::File { len, .. } => *len,
             Source::Memory(bytes) => bytes.len() as u64,
+            Source::Joined { len, .. } => *len,
         }
     }
 
-    /// Fills `into` from byte `at` on; an error where the bytes end before.
+    /// Fills `into` from byte `at` on; an error where the bytes end before, also those of one part.
     pub(super) fn read_exact_at(&self, into: &mut [u8], at: u64) -> io::Result<()> {
         match self {
             Source::File { file, .. } => read_exact_at(file, into, at),
@@ -36,6 +51,11 @@ impl Source {
                 let found = found.ok_or(io::ErrorKind::UnexpectedEof)?;
                 into.copy_from_slice(found);
                 Ok(())
+            }
+            Source::Joined { parts, .. } => {
+                let after = parts.partition_point(|(start, _)| *start <= at);
+                let (start, part) = parts[..after].last().ok_or(io::ErrorKind::UnexpectedEof)?;
+                part.read_exact_at(into, at - start)
             }
         }
     }

@@ -360,10 +360,10 @@ fn other_kinds_are_told_by_their_first_bytes() {
         let error = parse(file.to_vec()).expect_err(expected);
         assert!(error.contains(expected), "{error} lacks {expected}");
     };
-    check(b"", "is no file of tensors known here; give a .safetensors, .pt");
+    check(b"", "is no file of tensors known here; give a .safetensors, .gguf, .pt");
     check(b"\0\0\0\0\0\0\0\0", "is no file of tensors known here");
     check(b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull");
-    check(b"GGUF\x03\0\0\0", "is a GGUF file");
+    check(b"GGUF\x03\0\0\0", "header: takes 8 bytes at byte 8, the file has 8");
     check(b"\x89HDF\r\n\x1a\n", "is an HDF5 (Keras) file");
     check(b"\x80\x02}q\0.", "a Python pickle, but none of PyTorch's; pickles are never run");
     check(&[&[b'a'; 257][..], b"ustar\0"].concat(), "a tar archive, as PyTorch wrote before");

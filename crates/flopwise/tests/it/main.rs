@@ -5,6 +5,7 @@ mod audit;
 mod backward;
 mod conventions;
 mod equivalence;
+mod gguf;
 mod masks;
 mod memory;
 mod onnx;
