@@ -27,7 +27,7 @@ fuzz_flags := "-Zsanitizer=address -Cpasses=sancov-module " \
     + "-Cllvm-args=-sanitizer-coverage-trace-compares " \
     + "-Ccodegen-units=1 --cfg fuzzing"
 
-# Fuzz one reader, onnx, pt2, tensors or number, for ten minutes (x86-64 Linux).
+# Fuzz one reader, onnx, pt2, tensors, checkpoint or number, for ten minutes (x86-64 Linux).
 fuzz TARGET:
     mkdir -p fuzz/corpus/{{TARGET}}
     cd fuzz && RUSTC_BOOTSTRAP=1 RUSTFLAGS="{{fuzz_flags}}" \

@@ -60,7 +60,7 @@ pub fn read_tensors(data: &[u8]) {
     };
     let mut buffer = Vec::new();
     for (tensor_idx, tensor) in checkpoint.tensors().iter().enumerate() {
-        if MAX_BYTES < tensor.bytes {
+        if MAX_BYTES < tensor.bytes || tensor.unread.is_some() {
             continue;
         }
         let mut n_bytes = 0;
@@ -72,7 +72,31 @@ pub fn read_tensors(data: &[u8]) {
         // What blocks stand for is handed out in binary32.
         let expected = tensor.block.map_or(tensor.bytes, |_| 4 * tensor.elements);
         assert!(!is_whole || n_bytes == expected, "{tensor:?}: {n_bytes} bytes read");
+        read_scaled(&checkpoint, tensor_idx);
     }
+}
+
+/// Reads the values of codes, where the file pairs them with a scale.
+fn read_scaled(checkpoint: &weights::Checkpoint, tensor_idx: usize) {
+    let scaled = checkpoint.scaled(tensor_idx);
+    let Some(Ok(scaled)) = scaled.map(|scaled| scaled.with_scales(checkpoint)) else { return };
+    let (mut buffer, mut room) = (Vec::new(), weights::Room::default());
+    for piece in checkpoint.pieces(tensor_idx, 1000) {
+        let _ = checkpoint.read(&piece, &mut buffer, &mut |chunk| {
+            let _ = scaled.values(checkpoint, &chunk, &mut room);
+        });
+    }
+}
+
+/// Reads `data` as a file of PyTorch's: as it is, as the pickle of an archive whose storages have
+/// 64 bytes, and as the index of shards that are not there.
+pub fn read_checkpoint(data: &[u8]) {
+    read_tensors(data);
+    let storage = [7; 64];
+    let members: Vec<(&[u8], &[u8])> =
+        vec![(b"a/data.pkl", data), (b"a/data/0", &storage), (b"a/data/1", &storage)];
+    read_tensors(&archive_of(&members));
+    let _ = weights::check_index(data);
 }
 
 /// Takes `data` for a GGUF file behind its magic: its tensors, and the model that it describes.
@@ -110,30 +134,33 @@ pub fn convert(data: &[u8]) {
 
 /// A stored zip archive with `program` as its only member.
 pub fn archive(program: &[u8]) -> Vec<u8> {
-    const NAME: &[u8] = b"m/models/model.json";
-    let crc = crc32(program).to_le_bytes();
-    let size = (program.len() as u32).to_le_bytes();
-    // Version, flags, method, time, date, CRC, sizes, name length, extra length (APPNOTE 4.3.7).
-    let common = [
-        &[20, 0, 0, 0, 0, 0, 0, 0, 0, 0][..],
-        &crc,
-        &size,
-        &size,
-        &(NAME.len() as u16).to_le_bytes(),
-        &[0, 0],
-    ]
-    .concat();
-    let local = [b"PK\x03\x04", &common[..], NAME].concat();
-    let mut file = [&local[..], program].concat();
-    let directory_at = (file.len() as u32).to_le_bytes();
-    let directory =
-        [b"PK\x01\x02", &[20, 0][..], &common, &[0; 10], &[0; 4], NAME].concat();
-    let directory_size = (directory.len() as u32).to_le_bytes();
+    archive_of(&[(b"m/models/model.json", program)])
+}
+
+/// A stored zip archive of these members.
+fn archive_of(members: &[(&[u8], &[u8])]) -> Vec<u8> {
+    let (mut file, mut directory) = (Vec::new(), Vec::new());
+    for (name, content) in members {
+        let size = (content.len() as u32).to_le_bytes();
+        // Version, flags, method, time, date, CRC, sizes, name length, extra length (APPNOTE 4.3.7).
+        let common = [
+            &[20, 0, 0, 0, 0, 0, 0, 0, 0, 0][..],
+            &crc32(content).to_le_bytes(),
+            &size,
+            &size,
+            &(name.len() as u16).to_le_bytes(),
+            &[0, 0],
+        ]
+        .concat();
+        let at = (file.len() as u32).to_le_bytes();
+        directory.extend([b"PK\x01\x02", &[20, 0][..], &common, &[0; 10], &at, name].concat());
+        file.extend([b"PK\x03\x04", &common[..], name, content].concat());
+    }
+    let n_members = (members.len() as u16).to_le_bytes();
+    let size = (directory.len() as u32).to_le_bytes();
+    let at = (file.len() as u32).to_le_bytes();
     file.extend(directory);
-    file.extend(b"PK\x05\x06\0\0\0\0\x01\0\x01\0");
-    file.extend(directory_size);
-    file.extend(directory_at);
-    file.extend([0, 0]);
+    file.extend([b"PK\x05\x06\0\0\0\0", &n_members[..], &n_members, &size, &at, &[0, 0]].concat());
     file
 }
 

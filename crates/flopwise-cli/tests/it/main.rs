@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)] // a panic is how a test fails
 
 mod bad_input;
+mod checkpoints;
 mod commands;
 mod counting;
 mod matmul;

@@ -47,8 +47,10 @@ fn every_tensor_is_judged_or_refused_with_a_reason() {
     let e4m3 = &tensor("a.weight")["targets"][0];
     assert_eq!((e4m3["overflow"].as_u64(), e4m3["underflow"].as_u64()), (Some(1), Some(1)));
     assert_eq!(e4m3["max_abs_error"], 52.0);
-    let refused = tensor("b.weight");
-    assert!(refused["not_judged"].as_str().unwrap().contains("b.weight_scale"), "{refused}");
+    // 0x7e is 448, and the scale 1/4.
+    assert_eq!(tensor("b.weight")["source"]["amax"], 112.0);
+    let refused = tensor("b.weight_scale");
+    assert!(refused["not_judged"].as_str().unwrap().contains("serves `b.weight`"), "{refused}");
     assert!(tensor("mask")["not_judged"].is_string());
 
     let raw = flopwise(&["tensors", name, "--raw", "--tensor", "b.weight", "--json"]);

@@ -4,6 +4,8 @@
 //! network without its weights (`exports.rs`).
 
 mod checkpoint;
+#[cfg(test)]
+mod checkpoint_tests;
 mod config;
 mod decoder;
 mod described;

@@ -89,7 +89,11 @@ pub(crate) fn leaves_folder(location: &str) -> bool {
 
 /// Whether the first character of a file that is not blank opens a JSON object.
 pub(crate) fn starts_as_json(path: &Path) -> bool {
-    first_bytes(path).is_some_and(|first| first.trim_ascii_start().starts_with(b"{"))
+    // The length before a safetensors header may look like a brace; JSON has no byte of zeros.
+    let is_json = |first: Vec<u8>| {
+        first.trim_ascii_start().starts_with(b"{") && !first.contains(&0)
+    };
+    first_bytes(path).is_some_and(is_json)
 }
 
 /// Whether a file begins with these bytes, of which there are at most 64.

@@ -10,7 +10,10 @@
 //! [`Checkpoint::read`] for pieces of its own).
 
 mod dequantise;
+#[cfg(test)]
+mod dequantise_tests;
 pub(crate) mod gguf;
+mod json;
 mod matrix;
 mod npy;
 mod npz;
@@ -229,6 +232,15 @@ pub fn has_some(folder: &Path) -> bool {
     shards::has_some(folder)
 }
 
+/// Whether a text is an index of shards (`model.safetensors.index.json`) that lie beside it; whether
+/// they are there is not looked at.
+///
+/// # Errors
+/// It is no such index, or names files elsewhere.
+pub fn check_index(text: &[u8]) -> Result<(), Error> {
+    shards::check_index(text)
+}
+
 /// One file; what its tensors mean is not asked yet.
 fn open_file(path: &Path) -> Result<Checkpoint, Error> {
     let read = || {
@@ -315,7 +327,7 @@ fn unread_kind(first: &[u8]) -> Error {
         _ if text.starts_with(b"<") => {
             ("a web page, not weights", "download it again, logged in where the site demands it")
         }
-        _ if text.starts_with(b"{") => {
+        _ if text.starts_with(b"{") && !text.contains(&0) => {
             ("a JSON file", "if it is an index, name it by its path, or name its folder")
         }
         _ => ("no file of tensors known here", give),

@@ -13,6 +13,8 @@ use std::io::{self, BufReader, Read};
 const MAX_PICKLE_BYTES: u64 = 256 << 20;
 /// Bytes that the values take in memory, by the sums below; those of 100,000 tensors take 50 MB.
 const MAX_HELD_BYTES: usize = 64 << 20;
+/// Steps of one pickle; a tensor takes about 60.
+const MAX_STEPS: u64 = 1 << 24;
 /// Longer texts are no names of tensors; they are passed over.
 const MAX_TEXT_BYTES: u64 = 1 << 16;
 /// Values on the stack; Python itself writes batches of 1,000.
@@ -20,9 +22,10 @@ const MAX_STACK: usize = 1 << 20;
 /// Values that a pickle has begun and not ended; Python gives up at about 1,000.
 const MAX_MARKS: usize = 1 << 16;
 /// Bytes of memory counted for a value, an item of a list, an entry of a dict or of the memo.
-const VALUE_BYTES: usize = 24;
+const VALUE_BYTES: usize = 32;
 const ITEM_BYTES: usize = 8;
 const ENTRY_BYTES: usize = 16;
+const LIST_BYTES: usize = 32;
 /// Read at a time.
 const BUFFER_BYTES: usize = 16 << 10;
 
@@ -217,7 +220,7 @@ fn damaged(what: &str) -> Error {
 pub(super) fn read<R: Read>(input: &mut Input<R>) -> Result<Pickle, Error> {
     input.end = input.at.saturating_add(MAX_PICKLE_BYTES);
     let mut machine = Machine::new();
-    loop {
+    for _ in 0..MAX_STEPS {
         let [opcode] = input.array()?;
         if opcode == b'.' {
             let root = machine.pop()?;
@@ -225,6 +228,7 @@ pub(super) fn read<R: Read>(input: &mut Input<R>) -> Result<Pickle, Error> {
         }
         machine.step(opcode, input)?;
     }
+    Err(Error::new(format!("is a pickle of more than {MAX_STEPS} steps")).remedy(SAVE))
 }
 
 /// The stack machine that pickles are written for, without its means to call anything.
@@ -270,8 +274,8 @@ impl Machine {
             Value::Text(text) => text.len(),
             Value::Long(bytes) => bytes.len(),
             Value::Tuple(elements) => ITEM_BYTES * elements.len(),
-            Value::List(elements) => ENTRY_BYTES + ITEM_BYTES * elements.len(),
-            Value::Dict(entries) => ENTRY_BYTES + ENTRY_BYTES * entries.len(),
+            Value::List(elements) => LIST_BYTES + ITEM_BYTES * elements.len(),
+            Value::Dict(entries) => LIST_BYTES + ENTRY_BYTES * entries.len(),
             Value::Global(global) => 64 + global.0.len() + global.1.len(),
             Value::Object(_) => 64,
             Value::Other | Value::Whole(_) | Value::Persistent(_) => 0,

@@ -4,20 +4,22 @@
 //! <https://github.com/huggingface/safetensors#format>; the limits and the list of dtypes are those
 //! of `safetensors/src/tensor.rs`.
 
-use super::{Contents, Kind, MAX_RANK, Place, StoredTensor, source::Source, unreadable};
+use super::source::{Reader, Source};
+use super::{Contents, Kind, MAX_RANK, Place, StoredTensor, json, unreadable};
 use crate::error::Error;
 use flopwise_formats::Format;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
+use std::io::Read;
 
 /// The reference implementation reads no larger header; one of 100,000 tensors has about 12 MB.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
-/// The largest checkpoints have 100,000 tensors in all their files together.
-const MAX_TENSORS: usize = 500_000;
-/// Entries under `__metadata__`; real files have a handful.
-const MAX_METADATA: usize = 100_000;
+/// The largest checkpoints have 140,000 tensors (Kimi K2), and those in all their files together.
+const MAX_TENSORS: usize = 200_000;
+/// Entries under `__metadata__`, and the bytes of all; real files have a handful.
+const MAX_METADATA: usize = 10_000;
+const MAX_METADATA_BYTES: usize = 16 << 20;
 /// Bytes before the header: its length.
 const LENGTH_BYTES: u64 = 8;
 
@@ -48,18 +50,20 @@ const DTYPES: &[(&str, Format)] = &[
 
 /// Reads and checks the header.
 pub(super) fn read(source: &Source) -> Result<Contents, Error> {
-    let text = header(source)?;
-    let header: Header = serde_json::from_str(&text)
+    let header_bytes = header_bytes(source)?;
+    let text = Reader::at(source.clone(), LENGTH_BYTES).take(header_bytes);
+    let header: Header = json::read(text)
         .map_err(|error| Error::new(format!("is not as safetensors defines it: {error}")))
         .map_err(|error| error.at("header").remedy("save it again with the safetensors library"))?;
     let mut names = HashSet::new();
     if let Some((twin, _)) = header.tensors.iter().find(|(name, _)| !names.insert(name)) {
         return Err(broken(twin, "stands twice in the header"));
     }
-    let data_at = LENGTH_BYTES + text.len() as u64;
+    drop(names);
+    let data_at = LENGTH_BYTES + header_bytes;
     let mut tensors = Vec::with_capacity(header.tensors.len());
-    for (name, entry) in &header.tensors {
-        tensors.push((entry.data_offsets, tensor(name, entry, data_at)?));
+    for (name, entry) in header.tensors {
+        tensors.push((entry.data_offsets, tensor(&name, entry, data_at)?));
     }
     // By position, so that whoever reads them in order reads the file in order.
     tensors.sort_by_key(|(offsets, _)| *offsets);
@@ -73,8 +77,8 @@ pub(super) fn read(source: &Source) -> Result<Contents, Error> {
     })
 }
 
-/// The JSON text, once its length is plausible.
-fn header(source: &Source) -> Result<String, Error> {
+/// Bytes of the JSON text, once they are plausible.
+fn header_bytes(source: &Source) -> Result<u64, Error> {
     let mut length = [0; LENGTH_BYTES as usize];
     source.read_exact_at(&mut length, 0).map_err(|error| unreadable(&error))?;
     let n_bytes = u64::from_le_bytes(length);
@@ -91,12 +95,7 @@ fn header(source: &Source) -> Result<String, Error> {
             .at("header")
             .remedy("the file is cut short: download it again"));
     }
-    let mut bytes = vec![0; n_bytes as usize];
-    source.read_exact_at(&mut bytes, LENGTH_BYTES).map_err(|error| unreadable(&error))?;
-    String::from_utf8(bytes).map_err(|error| {
-        let at = LENGTH_BYTES + error.utf8_error().valid_up_to() as u64;
-        Error::new("is not UTF-8 text").at(format!("header, byte {at} of the file"))
-    })
+    Ok(n_bytes)
 }
 
 fn broken(name: &str, what: impl Into<String>) -> Error {
@@ -105,21 +104,23 @@ fn broken(name: &str, what: impl Into<String>) -> Error {
         .remedy("save it again with the safetensors library")
 }
 
-fn tensor(name: &str, entry: &Entry<'_>, data_at: u64) -> Result<StoredTensor, Error> {
-    let known = DTYPES.iter().find(|(dtype, _)| *dtype == entry.dtype);
-    let Some((dtype, format)) = known else {
-        let names: Vec<&str> = DTYPES.iter().map(|(dtype, _)| *dtype).collect();
-        let what = format!("has dtype `{}`; known are {}", entry.dtype, names.join(", "));
-        return Err(Error::new(what).at(format!("tensor `{name}`")));
+fn tensor(name: &str, entry: Entry, data_at: u64) -> Result<StoredTensor, Error> {
+    let (dtype, format) = match entry.dtype {
+        Dtype::Known(place) => DTYPES[usize::from(place)],
+        Dtype::Unknown(dtype) => {
+            let names: Vec<&str> = DTYPES.iter().map(|(dtype, _)| *dtype).collect();
+            let what = format!("has dtype `{dtype}`; known are {}", names.join(", "));
+            return Err(Error::new(what).at(format!("tensor `{name}`")));
+        }
     };
-    let shape = &entry.shape.0;
+    let shape = entry.shape.0;
     let (start, end) = entry.data_offsets;
     if end < start {
         return Err(broken(name, format!("ends at byte {end}, before it begins at {start}")));
     }
     let place = data_at.checked_add(start).map(Place::At);
     let tensor = place
-        .and_then(|place| StoredTensor::new(name.to_owned(), *format, shape.clone(), place))
+        .and_then(|place| StoredTensor::new(name.to_owned(), format, shape.to_vec(), place))
         .ok_or_else(|| broken(name, format!("{dtype} {shape:?} is too large to have a size")))?;
     let bits = u128::from(tensor.elements) * u128::from(format.bits);
     if !bits.is_multiple_of(8) {
@@ -164,41 +165,51 @@ fn without_holes(tensors: &[((u64, u64), StoredTensor)], data_bytes: u64) -> Res
     Ok(())
 }
 
-/// The JSON object, in the file's order.
-struct Header<'a> {
-    tensors: Vec<(Cow<'a, str>, Entry<'a>)>,
+/// The JSON object, in the file's order. What it holds is kept small: a header may have many.
+struct Header {
+    tensors: Vec<(Box<str>, Entry)>,
     metadata: BTreeMap<String, String>,
 }
 
 #[derive(serde::Deserialize)]
-struct Entry<'a> {
-    #[serde(borrow)]
-    dtype: Cow<'a, str>,
+struct Entry {
+    dtype: Dtype,
     shape: Shape,
     data_offsets: (u64, u64),
 }
 
-/// A name, borrowed where it has no escapes.
-#[derive(serde::Deserialize)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+/// A dtype by its place among [`DTYPES`], or by its name.
+enum Dtype {
+    Known(u8),
+    Unknown(Box<str>),
+}
 
 /// Sizes of at most [`MAX_RANK`] axes.
-struct Shape(Vec<u64>);
+struct Shape(Box<[u64]>);
 
 struct Metadata(BTreeMap<String, String>);
 
-impl<'de> Deserialize<'de> for Header<'de> {
+impl<'de> Deserialize<'de> for Dtype {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        let place = DTYPES.iter().position(|(dtype, _)| *dtype == name);
+        let place = place.and_then(|place| u8::try_from(place).ok());
+        Ok(place.map_or_else(|| Dtype::Unknown(name.into()), Dtype::Known))
+    }
+}
+
+impl<'de> Deserialize<'de> for Header {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Entries;
         impl<'de> Visitor<'de> for Entries {
-            type Value = Header<'de>;
+            type Value = Header;
             fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
                 formatter.write_str("an object of tensors")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut header = Header { tensors: Vec::new(), metadata: BTreeMap::new() };
                 let mut has_metadata = false;
-                while let Some(Name(name)) = map.next_key()? {
+                while let Some(name) = map.next_key::<String>()? {
                     let within = |error| de::Error::custom(format!("`{name}`: {error}"));
                     if name == "__metadata__" {
                         let Metadata(metadata) = map.next_value().map_err(within)?;
@@ -212,7 +223,7 @@ impl<'de> Deserialize<'de> for Header<'de> {
                     if header.tensors.len() == MAX_TENSORS {
                         return Err(de::Error::custom(format!("more than {MAX_TENSORS} tensors")));
                     }
-                    header.tensors.push((name, entry));
+                    header.tensors.push((name.into(), entry));
                 }
                 Ok(header)
             }
@@ -231,7 +242,13 @@ impl<'de> Deserialize<'de> for Metadata {
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut metadata = BTreeMap::new();
+                let mut n_bytes = 0;
                 while let Some((name, text)) = map.next_entry::<String, String>()? {
+                    n_bytes += name.len() + text.len();
+                    if MAX_METADATA_BYTES < n_bytes {
+                        let what = format!("more than {MAX_METADATA_BYTES} bytes of metadata");
+                        return Err(de::Error::custom(what));
+                    }
                     if metadata.len() == MAX_METADATA {
                         return Err(de::Error::custom(format!("more than {MAX_METADATA} entries")));
                     }
@@ -263,7 +280,7 @@ impl<'de> Deserialize<'de> for Shape {
                     }
                     shape.push(size);
                 }
-                Ok(Shape(shape))
+                Ok(Shape(shape.into()))
             }
         }
         deserializer.deserialize_seq(Sizes)

@@ -7,13 +7,14 @@
 //!
 //! Not here: reading a single file.
 
-use super::{Checkpoint, open_file};
+use super::{Checkpoint, json, open_file};
 use crate::error::Error;
 use crate::import;
 use crate::note::Note;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::fmt;
+use std::io::Read;
 use std::path::Path;
 
 /// The index of DeepSeek-V3, 91,991 tensors, has 9 MB.
@@ -46,8 +47,19 @@ struct Metadata {
     total_size: Option<f64>,
 }
 
-/// Name -> file.
-struct WeightMap(BTreeMap<String, String>);
+/// Name -> file, by the names.
+#[derive(Default)]
+struct WeightMap {
+    /// Each with the place of its file.
+    names: Vec<(Box<str>, u32)>,
+    files: Vec<String>,
+}
+
+impl WeightMap {
+    fn file_of(&self, place: u32) -> &str {
+        self.files.get(place as usize).map_or("", String::as_str)
+    }
+}
 
 /// Opens the model in a folder.
 pub(super) fn open_folder(folder: &Path) -> Result<Checkpoint, Error> {
@@ -93,16 +105,17 @@ fn is_state(name: &str) -> bool {
 
 /// Opens the shards that an index names.
 pub(super) fn open_index(path: &Path) -> Result<Checkpoint, Error> {
-    let text = import::read_small(path, MAX_INDEX_BYTES, "index of weights")?;
-    let index: Index = serde_json::from_slice(&text).map_err(|error| {
-        Error::new(format!("is no index of weights: {error}"))
-            .remedy("give the folder of the model, or its model.safetensors.index.json")
-    })?;
+    let (file, len) = import::open_file(path, "index of weights")?;
+    if MAX_INDEX_BYTES < len {
+        return Err(Error::new(format!("has {len} bytes, too many for an index of weights")));
+    }
+    let index = read_index(file.take(MAX_INDEX_BYTES))?;
     let folder = path.parent().unwrap_or(Path::new(""));
-    let WeightMap(weight_map) = index.weight_map;
-    let files: BTreeSet<&str> = weight_map.values().map(String::as_str).collect();
-    check_places(&weight_map, folder, &files)?;
-    let files: Vec<&str> = files.into_iter().collect();
+    let weight_map = index.weight_map;
+    check_places(&weight_map)?;
+    check_there(&weight_map.files, folder)?;
+    let mut files: Vec<&str> = weight_map.files.iter().map(String::as_str).collect();
+    files.sort_unstable();
     let mut checkpoint = join(folder, &files)?;
     fits(&weight_map, &files, &mut checkpoint)?;
     let total: u64 = checkpoint.tensors.iter().map(|tensor| tensor.bytes).sum();
@@ -116,21 +129,35 @@ pub(super) fn open_index(path: &Path) -> Result<Checkpoint, Error> {
     Ok(checkpoint)
 }
 
-/// Shards lie in the folder of the index, and are there.
-fn check_places(
-    weight_map: &BTreeMap<String, String>,
-    folder: &Path,
-    files: &BTreeSet<&str>,
-) -> Result<(), Error> {
-    if let Some((name, file)) = weight_map.iter().find(|(_, file)| import::leaves_folder(file)) {
+fn read_index(text: impl Read) -> Result<Index, Error> {
+    json::read(text).map_err(|error| {
+        Error::new(format!("is no index of weights: {error}"))
+            .remedy("give the folder of the model, or its model.safetensors.index.json")
+    })
+}
+
+/// Whether a text is an index of files within its folder, none of which need be there.
+pub(super) fn check_index(text: &[u8]) -> Result<(), Error> {
+    check_places(&read_index(text)?.weight_map)
+}
+
+/// Shards lie in the folder of the index.
+fn check_places(weight_map: &WeightMap) -> Result<(), Error> {
+    let leaves = |(_, place): &&(Box<str>, u32)| import::leaves_folder(weight_map.file_of(*place));
+    if let Some((name, place)) = weight_map.names.iter().find(leaves) {
+        let file = weight_map.file_of(*place);
         return Err(Error::new(format!("lies outside the index's folder, at `{file}`"))
             .at(format!("tensor `{name}`")));
     }
-    if files.is_empty() {
-        return Err(Error::new("names no files of weights"));
+    match weight_map.files.is_empty() {
+        true => Err(Error::new("names no files of weights")),
+        false => Ok(()),
     }
+}
+
+fn check_there(files: &[String], folder: &Path) -> Result<(), Error> {
     let missing: Vec<&str> =
-        files.iter().copied().filter(|file| !folder.join(file).is_file()).collect();
+        files.iter().map(String::as_str).filter(|file| !folder.join(file).is_file()).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -142,15 +169,12 @@ fn check_places(
 }
 
 /// Holds the index against what the shards have.
-fn fits(
-    weight_map: &BTreeMap<String, String>,
-    files: &[&str],
-    checkpoint: &mut Checkpoint,
-) -> Result<(), Error> {
+fn fits(weight_map: &WeightMap, files: &[&str], checkpoint: &mut Checkpoint) -> Result<(), Error> {
     let by_name: HashMap<&str, usize> =
         checkpoint.tensors.iter().map(|tensor| (tensor.name.as_str(), tensor.file_idx)).collect();
-    for (name, file) in weight_map {
-        let file_idx = by_name.get(name.as_str());
+    for (name, place) in &weight_map.names {
+        let file = weight_map.file_of(*place);
+        let file_idx = by_name.get(&**name);
         let held_by = file_idx.and_then(|file_idx| checkpoint.files.get(*file_idx));
         let path = held_by.and_then(|held_by| held_by.path.as_deref());
         let is_there = path.is_some_and(|path| path.ends_with(file));
@@ -164,7 +188,10 @@ fn fits(
                 .remedy("download index and shards again, from one revision"));
         }
     }
-    let mut surplus = by_name.keys().filter(|name| !weight_map.contains_key(**name));
+    let mut surplus = by_name.keys().filter(|name| {
+        let listed = weight_map.names.binary_search_by(|(listed, _)| (**listed).cmp(name));
+        listed.is_err()
+    });
     let n_surplus = surplus.clone().count();
     if let Some(first) = surplus.next() {
         let first = surplus.fold(*first, |first, name| first.min(*name));
@@ -248,17 +275,32 @@ impl<'de> Deserialize<'de> for WeightMap {
                 formatter.write_str("an object of names and files")
             }
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut weight_map = BTreeMap::new();
+                let mut weight_map = WeightMap::default();
+                let mut places: HashMap<String, u32> = HashMap::new();
                 while let Some((name, file)) = map.next_entry::<String, String>()? {
-                    if weight_map.len() == MAX_TENSORS {
+                    if weight_map.names.len() == MAX_TENSORS {
                         return Err(de::Error::custom(format!("more than {MAX_TENSORS} tensors")));
                     }
-                    let shown = name.clone();
-                    if weight_map.insert(name, file).is_some() {
-                        return Err(de::Error::custom(format!("`{shown}` stands twice")));
-                    }
+                    let place = match places.get(&file) {
+                        Some(place) => *place,
+                        None if places.len() == MAX_SHARDS => {
+                            return Err(de::Error::custom(format!("more than {MAX_SHARDS} files")));
+                        }
+                        None => {
+                            let place = places.len() as u32;
+                            weight_map.files.push(file.clone());
+                            places.insert(file, place);
+                            place
+                        }
+                    };
+                    weight_map.names.push((name.into(), place));
                 }
-                Ok(WeightMap(weight_map))
+                weight_map.names.sort_unstable();
+                let mut pairs = weight_map.names.windows(2);
+                if let Some([(twin, _), _]) = pairs.find(|pair| pair[0].0 == pair[1].0) {
+                    return Err(de::Error::custom(format!("`{twin}` stands twice")));
+                }
+                Ok(weight_map)
             }
         }
         deserializer.deserialize_map(Names)

@@ -93,7 +93,12 @@ pub(super) struct Reader {
 impl Reader {
     /// Stands at byte 0.
     pub(super) fn new(source: Source) -> Reader {
-        Reader { source, at: 0 }
+        Reader::at(source, 0)
+    }
+
+    /// Stands at this byte.
+    pub(super) fn at(source: Source, at: u64) -> Reader {
+        Reader { source, at }
     }
 }
 

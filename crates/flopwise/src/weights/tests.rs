@@ -10,7 +10,7 @@ fn data(file: &str) -> PathBuf {
 }
 
 /// A safetensors file of this header and `n_bytes` bytes of data: 0, 1, 2 ...
-fn safetensors(header: &str, n_bytes: usize) -> Vec<u8> {
+pub(super) fn safetensors(header: &str, n_bytes: usize) -> Vec<u8> {
     let data = (0..n_bytes).map(|byte| byte as u8);
     let length = (header.len() as u64).to_le_bytes();
     length.into_iter().chain(header.bytes()).chain(data).collect()
@@ -283,7 +283,7 @@ fn a_header_is_not_believed() {
     check(100_000_001, b"{}", "more than the 100000000 allowed");
     check(100_000_000, b"{}", "claims 100000000 bytes, but 2 follow its length");
     check(3, b"{}", "claims 3 bytes, but 2 follow");
-    check(4, b"{\"\xff}", "header, byte 10 of the file: is not UTF-8 text");
+    check(4, b"{\"\xff}", "invalid unicode code point");
     check(0, b"{}", "header: is not as safetensors defines it: EOF");
 }
 
