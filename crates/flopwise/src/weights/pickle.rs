@@ -11,10 +11,10 @@ use std::io::{self, BufReader, Read};
 
 /// Bytes of one pickle; that of 100,000 tensors has about 15 MB.
 const MAX_PICKLE_BYTES: u64 = 256 << 20;
-/// Bytes that the values take in memory, by the sums below; those of 100,000 tensors take 50 MB.
-const MAX_HELD_BYTES: usize = 64 << 20;
+/// Bytes that the values take in memory, by the sums below; those of 40,000 tensors take 20 MB.
+const MAX_HELD_BYTES: usize = 24 << 20;
 /// Steps of one pickle; a tensor takes about 60.
-const MAX_STEPS: u64 = 1 << 24;
+const MAX_STEPS: u64 = 1 << 23;
 /// Longer texts are no names of tensors; they are passed over.
 const MAX_TEXT_BYTES: u64 = 1 << 16;
 /// Values on the stack; Python itself writes batches of 1,000.
@@ -25,7 +25,6 @@ const MAX_MARKS: usize = 1 << 16;
 const VALUE_BYTES: usize = 32;
 const ITEM_BYTES: usize = 8;
 const ENTRY_BYTES: usize = 16;
-const LIST_BYTES: usize = 32;
 /// Read at a time.
 const BUFFER_BYTES: usize = 16 << 10;
 
@@ -50,9 +49,9 @@ pub(super) enum Value {
     /// A tuple.
     Tuple(Box<[Id]>),
     /// A list or set.
-    List(Box<Vec<Id>>),
+    List(Vec<Id>),
     /// A dict.
-    Dict(Box<Vec<(Id, Id)>>),
+    Dict(Vec<(Id, Id)>),
     /// A name in a module, which is not looked up.
     Global(Box<(String, String)>),
     /// What the pickle leaves to its reader: a storage.
@@ -274,8 +273,8 @@ impl Machine {
             Value::Text(text) => text.len(),
             Value::Long(bytes) => bytes.len(),
             Value::Tuple(elements) => ITEM_BYTES * elements.len(),
-            Value::List(elements) => LIST_BYTES + ITEM_BYTES * elements.len(),
-            Value::Dict(entries) => LIST_BYTES + ENTRY_BYTES * entries.len(),
+            Value::List(elements) => ITEM_BYTES * elements.len(),
+            Value::Dict(entries) => ENTRY_BYTES * entries.len(),
             Value::Global(global) => 64 + global.0.len() + global.1.len(),
             Value::Object(_) => 64,
             Value::Other | Value::Whole(_) | Value::Persistent(_) => 0,
@@ -557,8 +556,8 @@ impl Machine {
     fn collect(&mut self, opcode: u8) -> Result<(), Error> {
         match opcode {
             b')' => self.push(EMPTY),
-            b']' | 0x8f => self.push_new(Value::List(Box::default())),
-            b'}' => self.push_new(Value::Dict(Box::default())),
+            b']' | 0x8f => self.push_new(Value::List(Vec::new())),
+            b'}' => self.push_new(Value::Dict(Vec::new())),
             b't' => {
                 let elements = self.pop_mark()?;
                 let tuple = self.tuple(&elements)?;
@@ -574,11 +573,11 @@ impl Machine {
             }
             b'l' | 0x91 => {
                 let elements = self.pop_mark()?;
-                self.push_new(Value::List(Box::new(elements)))
+                self.push_new(Value::List(elements))
             }
             b'd' => {
                 let items = self.pop_mark()?;
-                self.push_new(Value::Dict(Box::default()))?;
+                self.push_new(Value::Dict(Vec::new()))?;
                 self.set(&items)
             }
             b's' => {

@@ -283,7 +283,7 @@ fn a_header_is_not_believed() {
     check(100_000_001, b"{}", "more than the 100000000 allowed");
     check(100_000_000, b"{}", "claims 100000000 bytes, but 2 follow its length");
     check(3, b"{}", "claims 3 bytes, but 2 follow");
-    check(4, b"{\"\xff}", "invalid unicode code point");
+    check(5, b"{\"\xff\"}", "invalid unicode code point");
     check(0, b"{}", "header: is not as safetensors defines it: EOF");
 }
 
