@@ -16,7 +16,8 @@ fn safetensors(header: &str, length: u64, n_bytes: usize) -> Vec<u8> {
 fn refused(args: &[&str], expected: &str) {
     let start = Instant::now();
     let ran = flopwise(args);
-    assert!(start.elapsed() < Duration::from_secs(5), "{args:?} took {:?}", start.elapsed());
+    // Unoptimised and beside other tests; optimised, the longest takes a tenth of a second.
+    assert!(start.elapsed() < Duration::from_secs(60), "{args:?} took {:?}", start.elapsed());
     assert_eq!((ran.code, ran.stdout.as_str()), (2, ""), "{args:?}");
     assert_eq!(ran.stderr.lines().count(), 1, "{}", ran.stderr);
     assert!(ran.stderr.contains(expected), "{} lacks {expected}", ran.stderr);

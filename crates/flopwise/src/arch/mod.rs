@@ -116,7 +116,13 @@ pub fn open(path: &Path, options: &Options) -> Result<Graph, Error> {
     if !path.is_dir() {
         return open_config(path, options);
     }
-    let mut graph = open_config(&path.join("config.json"), options)?;
+    let config = path.join("config.json");
+    if !config.is_file() {
+        return Err(Error::new("is a directory without a config.json")
+            .remedy("put the model's config.json into it, or name an .onnx or .pt2 export")
+            .in_file(path));
+    }
+    let mut graph = open_config(&config, options)?;
     match weights::open(path) {
         Ok(weights) => checkpoint::apply(&mut graph, &weights),
         Err(error) if weights::has_some(path) => {
