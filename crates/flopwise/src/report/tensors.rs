@@ -315,7 +315,11 @@ impl Page {
     fn stored_too_wide(&mut self, report: &TensorsReport) {
         let mut found: Vec<(Format, Format, usize, &str)> = Vec::new();
         for (row, stats) in report.judged().filter(|(row, _)| row.block.is_none()) {
-            let Some(narrow) = stats.source.exact_in.first() else { continue };
+            // Codes judged with their scale are narrower than most of what holds their values.
+            let mut exact_in = stats.source.exact_in.iter();
+            let Some(narrow) = exact_in.find(|format| format.bits < row.format.bits) else {
+                continue;
+            };
             let known = found
                 .iter_mut()
                 .find(|(stored, exact, ..)| *stored == row.format && exact == narrow);
