@@ -42,9 +42,11 @@ def listed():
 
 def build(library, model):
     if library == "timm":
-        import timm
+        from timm import create_model
+        from timm.utils.model import reparameterize_model
 
-        return timm.create_model(model, pretrained=False)
+        # As timm's benchmark runs it: branches that exist for training are merged (RepVGG, LeViT, MobileOne, FastViT).
+        return reparameterize_model(create_model(model, pretrained=False).eval())
     import torchvision
 
     # Google's nets: their auxiliary heads are built as in the published weights (Inception has them, GoogLeNet not).
@@ -53,7 +55,7 @@ def build(library, model):
 
 
 def program(library, model, size):
-    """The serialized program of a network, as torch.export.save writes it."""
+    """The serialized program of a network, as torch.export.save writes it, and the first name of each tied weight."""
     import io
 
     import timm
@@ -74,7 +76,17 @@ def program(library, model, size):
     saved = io.BytesIO()
     torch.export.save(exported, saved)
     with zipfile.ZipFile(saved) as archive:
-        return json.loads(archive.read(next(name for name in archive.namelist() if name.endswith("/models/model.json"))))
+        name = next(name for name in archive.namelist() if name.endswith("/models/model.json"))
+        return json.loads(archive.read(name)), ties(network)
+
+
+def ties(network):
+    """Names of weights that are another weight too (CoaT shares some between its blocks), and that one's first name."""
+    first, tied = {}, {}
+    for name, weight in network.named_parameters(remove_duplicate=False):
+        if first.setdefault(id(weight), name) != name:
+            tied[name] = first[id(weight)]
+    return tied
 
 
 def innermost(trace):
@@ -85,8 +97,9 @@ def innermost(trace):
     return f"{frame}\n{quoted.strip()}" if frame else ""
 
 
-def cut(saved):
-    """A program with nothing but what is read of it. Weights go by their full names; inside they are numbered."""
+def cut(saved, tied):
+    """A program with nothing but what is read of it. Weights go by their full names, tied ones by one; inside they are
+    numbered."""
     module = slim_program(saved)["graph_module"]
     graph, specs = module["graph"], module["signature"]["input_specs"]
     given = {spec["user_input"]["arg"]["as_tensor"]["name"] for spec in specs if "user_input" in spec}
@@ -118,10 +131,12 @@ def cut(saved):
         number.get(name, name): {"dtype": meta["dtype"], "sizes": renamed(meta["sizes"])}
         for name, meta in graph["tensor_values"].items()
     }
-    weights = [
-        {kind: renamed({key: value for key, value in spec.items() if key != "persistent"})}
-        for kind, spec in (next(iter(spec.items())) for spec in specs if "user_input" not in spec)
-    ]
+    weights = []
+    for kind, spec in (next(iter(spec.items())) for spec in specs if "user_input" not in spec):
+        said = renamed({key: value for key, value in spec.items() if key != "persistent"})
+        if "parameter_name" in said:
+            said["parameter_name"] = tied.get(said["parameter_name"], said["parameter_name"])
+        weights.append({kind: said})
     cut_graph = {
         "inputs": renamed(graph["inputs"]),
         "outputs": renamed(graph["outputs"]),
@@ -169,7 +184,7 @@ def main():
         file = args.programs / f"{name.replace('/', '_')}@{size}.json"
         if file.exists() or (args.names and name not in args.names):
             continue
-        text = json.dumps(cut(program(library, model, size)), separators=(",", ":"))
+        text = json.dumps(cut(*program(library, model, size)), separators=(",", ":"))
         file.write_text(text)
         print(f"{name:36} {size:4} {len(text):10,} bytes", flush=True)
     pack(networks, args.programs)

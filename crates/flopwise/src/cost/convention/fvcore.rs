@@ -48,6 +48,15 @@ fn node(site: &Site) -> Verdict {
     if let Some(product) = product(site) {
         return product;
     }
+    // In training it is counted as any other norm (fvcore/nn/jit_handles.py, `batchnorm_flop_jit`):
+    // NFNets standardise their weights by such a one.
+    let training = matches!(site.node.op, Op::Normalization(Normalization::Batch))
+        .then(|| site.scales_in_training())
+        .flatten();
+    if let Some(scales) = training {
+        let (n, rule) = per_norm(scales);
+        return beside("batch_norm", rule, of_input(n));
+    }
     match (&site.node.op, site.base) {
         (Op::Normalization(Normalization::Batch), _) if site.is_affine() => {
             beside("batch_norm", "2 per element", of_input(2))
@@ -56,11 +65,11 @@ fn node(site: &Site) -> Verdict {
             beside("batch_norm", "1 per element", of_input(1))
         }
         (Op::Normalization(Normalization::Layer { .. }), _) => {
-            let (n, rule) = per_norm(site);
+            let (n, rule) = per_norm(site.is_affine());
             beside("layer_norm", rule, of_input(n))
         }
         (Op::Normalization(Normalization::Group { groups }), _) => {
-            let (n, rule) = per_norm(site);
+            let (n, rule) = per_norm(site.is_affine());
             let name = if *groups == 0 { "instance_norm" } else { "group_norm" };
             beside(name, rule, of_input(n))
         }
@@ -72,8 +81,8 @@ fn node(site: &Site) -> Verdict {
     }
 }
 
-fn per_norm(site: &Site) -> (i64, &'static str) {
-    match site.is_affine() {
+fn per_norm(has_weights: bool) -> (i64, &'static str) {
+    match has_weights {
         true => (5, "5 per element (with weights)"),
         false => (4, "4 per element (without weights)"),
     }

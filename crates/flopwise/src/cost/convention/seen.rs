@@ -137,6 +137,15 @@ impl<'g> Site<'g> {
         second.is_some_and(|id| self.graph.tensor(*id).role == Role::Parameter)
     }
 
+    /// Of a batch norm in training, whose last operand is the batch's variance: whether it scales.
+    pub(super) fn scales_in_training(&self) -> Option<bool> {
+        let operands = self.node.inputs.get(1..)?;
+        let role = |id: &TensorId| self.graph.tensor(*id).role;
+        let is_training = matches!(role(operands.last()?), Role::Activation | Role::Internal);
+        let scales = 1 < operands.len() && role(&operands[0]) != Role::Buffer;
+        is_training.then_some(scales)
+    }
+
     /// Whether a third operand is added to a product or convolution.
     pub(super) fn has_bias(&self) -> bool {
         2 < self.node.inputs.len()
