@@ -235,10 +235,11 @@ fn decode(graph: &mut Graph) -> Result<(String, i128), Error> {
         place: "tokens that the decoded token sees, itself included".to_owned(),
         at_most: None,
     });
-    let bytes = super::kept(graph).map(|kept| kept.per_token()).unwrap_or_default();
+    let kept = super::kept(graph);
+    let bytes = kept.map(|kept| &kept.per_token() * &kept.sequences).unwrap_or_default();
     graph.notes.push(Note::new(format!(
-        "one token is decoded against a KV cache of {bytes} bytes per token of context and \
-         sequence; each pass reads it and adds one token to it"
+        "one token is decoded against a KV cache of {bytes} bytes per token of context; each pass \
+         reads it and adds one token to it"
     )));
     Ok((sequence, 1))
 }

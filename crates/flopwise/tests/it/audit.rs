@@ -36,6 +36,13 @@ fn audit(model: &str, mtp: u32, seq: i128, rates: [&str; 2]) -> Result<AuditRepo
     }
 }
 
+/// Rows whose two rates do not belong together, whatever is counted: release and line, and why.
+const CONTRADICTORY: &[(&str, &str, &str)] = &[(
+    "26.02.01",
+    "433",
+    "412 TFLOP/s for 15031 tokens/s; the four other rows of the table imply 408.5",
+)];
+
 struct Claim {
     line: String,
     release: String,
@@ -106,12 +113,15 @@ fn every_published_row_is_explained() {
         let best = rows.iter().filter(is_wanted).map(off).min_by(f64::total_cmp);
         let best = best.expect("the reading exists");
         n_within += usize::from(best == 0.0);
-        if WITHIN < best {
+        let is_contradictory = CONTRADICTORY
+            .iter()
+            .any(|(release, line, _)| (*release, *line) == (&*claim.release, &*claim.line));
+        assert!(!is_contradictory || WITHIN < best, "line {} is explained", claim.line);
+        if WITHIN < best && !is_contradictory {
             missed.push(format!("{} line {}: {best:.5}", claim.model, claim.line));
         }
     }
     assert!(missed.is_empty(), "{missed:#?}");
-    println!("{n_within} of {n_rows} rows within their rounding");
     assert!(n_rows * 9 / 10 <= n_within, "{n_within} of {n_rows} rows within their rounding");
 }
 
