@@ -316,7 +316,7 @@ impl Counting {
             assumed: assumed.clone(),
             formula: formula(opened, &work),
             stored: work.stored(&all),
-            active: memory::active(graph, &all),
+            active: memory::active(graph, &work, &all),
             memory: memory::table(graph, &query.memory, state.as_ref(), &all),
             state,
             counted,

@@ -2,7 +2,7 @@
 //!
 //! Not here: how many parameters are stored ([`super::Work::parameters`]).
 
-use super::{elements, node_macs, stored};
+use super::{Work, elements};
 use crate::graph::{Dim, Graph, Node, Op, Role, TensorId};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,14 +28,14 @@ pub fn tokens(graph: &Graph) -> Option<Dim> {
     lookup.inputs.get(1).map(|id| elements(graph, *id))
 }
 
-/// The active parameters; `None` for a model that looks no tokens up.
+/// The active parameters of a graph and its work; `None` for a model that looks no tokens up.
 #[must_use]
-pub fn active(graph: &Graph) -> Option<Active> {
+pub fn active(graph: &Graph, work: &Work) -> Option<Active> {
     let tokens = tokens(graph)?;
     let mut resting: BTreeMap<TensorId, Dim> = BTreeMap::new();
     let (mut tables, mut factors) = (BTreeSet::new(), BTreeSet::new());
     let mut macs = Dim::ZERO;
-    for node in graph.nodes.iter().filter(|node| node.repeat != Dim::ZERO) {
+    for (node, counted) in graph.nodes.iter().zip(&work.nodes) {
         let is_weight = |id: &&TensorId| graph.tensor(**id).role == Role::Parameter;
         if let Op::GroupedMatMul { .. } = node.op {
             for id in node.inputs.iter().skip(1).filter(is_weight) {
@@ -52,16 +52,18 @@ pub fn active(graph: &Graph) -> Option<Active> {
         let mut weights = node.inputs.iter().take(2).filter(is_weight).peekable();
         let is_attention = matches!(node.op, Op::Attention(_));
         if weights.peek().is_some() && !is_attention {
-            let of_node = node_macs(graph, node).unwrap_or_default();
-            if of_node != Dim::ZERO {
+            let of_node = counted.cost.as_ref().map(|cost| &cost.macs.0);
+            if let Ok(of_node) = of_node
+                && *of_node != Dim::ZERO
+            {
                 factors.extend(weights);
-                macs = &macs + &(&of_node * &node.repeat);
+                macs = &macs + of_node;
             }
         }
     }
     let has_experts = !resting.is_empty();
     let idle: Dim = resting.values().cloned().sum();
-    let parameters = &stored(graph, Role::Parameter, elements) - &idle;
+    let parameters = &work.parameters - &idle;
     let looked_up: Dim = tables.difference(&factors).map(|id| elements(graph, *id)).sum();
     Some(Active {
         without_embedding: &parameters - &looked_up,

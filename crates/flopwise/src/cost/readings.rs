@@ -45,6 +45,9 @@ pub struct Readings {
 
 /// Two things counted differently, and the router.
 const MAX_DISTANCE: u32 = 5;
+/// Largest count of one node or of a step: the sum over as many nodes as a graph may have, times
+/// the passes of a step, still fits 127 bits.
+const MAX_COUNT: u128 = 1 << 100;
 /// Steps back from a router's choice to the product that scored the experts.
 const MAX_STEPS: usize = 12;
 
@@ -60,12 +63,24 @@ pub fn readings(graph: &Graph, bindings: &Bindings) -> Result<Readings, Error> {
         return Err(Error::new("takes no tokens at these sizes"));
     }
     let step = step(graph, Recompute::Nothing)?;
-    let number = |dim: &Dim| bindings.evaluate(dim).map_err(Error::from);
-    let model_flops = number(&(&step.model_macs() * &Dim::from(2i64)))?;
+    let model_flops = number(&(&step.model_macs() * &Dim::from(2i64)), bindings)?;
     let mut all = named(graph, bindings, &step, model_flops)?;
     all.extend(mistaken(graph, bindings, model_flops)?);
     all.sort_by_key(|reading| reading.distance);
     Ok(Readings { tokens, model_flops, all })
+}
+
+/// The value of a formula as a count.
+fn number(dim: &Dim, bindings: &Bindings) -> Result<i128, Error> {
+    let value = bindings.evaluate(dim)?;
+    match value.unsigned_abs() <= MAX_COUNT {
+        true => Ok(value),
+        false => Err(too_large()),
+    }
+}
+
+fn too_large() -> Error {
+    Error::new("takes more FLOPs than can be compared exactly")
 }
 
 fn step(graph: &Graph, recompute: Recompute) -> Result<Training, Error> {
@@ -108,7 +123,7 @@ fn named(
                 self::step(graph, recompute)?.hardware_macs()
             }
         };
-        let flops = bindings.evaluate(&(&macs * &two))?;
+        let flops = number(&(&macs * &two), bindings)?;
         if all.iter().all(|known| known.flops != flops) {
             let (name, formula) = (name.to_owned(), formula.to_owned());
             all.push(Reading { name, flops, formula, distance: 1 });
@@ -124,7 +139,7 @@ fn named(
             figure.groups.iter().map(|group| format!("{}: {}", group.what, group.rule)).collect();
         all.push(Reading {
             name: convention.name().to_owned(),
-            flops: bindings.evaluate(&figure.total)?,
+            flops: number(&figure.total, bindings)?,
             formula: rules.into_iter().collect::<Vec<_>>().join("; "),
             distance: 1,
         });
@@ -201,7 +216,7 @@ impl Parts {
         let vocabulary = vocabulary(graph);
         let routers = routers(graph);
         let mut sum = |graph: &Graph, node_idx: usize, node: &Node| -> Result<(), Error> {
-            let number = |dim: &Dim| bindings.evaluate(&(dim * &node.repeat)).map_err(Error::from);
+            let number = |dim: &Dim| number(&(dim * &node.repeat), bindings);
             let macs = node_macs(graph, node).unwrap_or_default();
             if macs == Dim::ZERO {
                 return Ok(());
@@ -236,7 +251,7 @@ impl Parts {
         }
         parts.third_matrix = third_matrices(graph, bindings)?;
         if let Some(table) = token_table(graph) {
-            parts.table = bindings.evaluate(&(&elements(graph, table) * &tokens))?;
+            parts.table = number(&(&elements(graph, table) * &tokens), bindings)?;
         }
         Ok(parts)
     }
@@ -416,9 +431,10 @@ fn idle_experts(
         known.shape.0.first().cloned()
     };
     let (Some(rows), Some(groups)) = (first_axis(0), first_axis(1)) else { return Ok(0) };
-    let rows = bindings.evaluate(&rows)?;
-    let all = bindings.evaluate(&(&groups * tokens))?;
-    Ok(if rows == 0 { 0 } else { once / rows * (all - rows) })
+    let rows = number(&rows, bindings)?;
+    let all = number(&(&groups * tokens), bindings)?;
+    let idle = once.checked_div(rows).unwrap_or(0).checked_mul(all - rows);
+    idle.filter(|idle| idle.unsigned_abs() <= MAX_COUNT).ok_or_else(too_large)
 }
 
 /// The third matrix of gated experts: in each module with two thirds before its last stack.
@@ -432,7 +448,7 @@ fn third_matrices(graph: &Graph, bindings: &Bindings) -> Result<i128, Error> {
     for node in &graph.nodes {
         let Op::GroupedMatMul { .. } = node.op else { continue };
         let macs = node_macs(graph, node).unwrap_or_default();
-        let macs = bindings.evaluate(&(&macs * &node.repeat))?;
+        let macs = number(&(&macs * &node.repeat), bindings)?;
         let path = node.module.as_deref().unwrap_or("");
         match &mut module {
             Some((known, seen)) if *known == path => seen.push(macs),

@@ -4,7 +4,7 @@
 
 use super::Working;
 use super::explain::{parenthesised, value};
-use crate::cost::{self, Kept, Paged};
+use crate::cost::{self, Kept, Paged, Work};
 use crate::graph::{Bindings, Dim, Graph, StoredFormat};
 use crate::note::Note;
 use crate::report::{
@@ -111,8 +111,8 @@ pub(super) fn notes(graph: &Graph) -> Vec<Note> {
 }
 
 /// Parameters that work on each token, where tokens are looked up.
-pub(super) fn active(graph: &Graph, bindings: &Bindings) -> Option<ActiveReport> {
-    let active = cost::active(graph)?;
+pub(super) fn active(graph: &Graph, work: &Work, bindings: &Bindings) -> Option<ActiveReport> {
+    let active = cost::active(graph, work)?;
     Some(ActiveReport {
         has_experts: active.has_experts,
         parameters: value(&active.parameters, bindings)?,

@@ -179,7 +179,7 @@ fn exports_keep_what_their_causal_attentions_do() {
 fn active_parameters() {
     let check = |name: &str, expected: [u128; 2]| {
         let graph = arch::built_in(name, &Options::whole()).unwrap().unwrap();
-        let active = cost::active(&graph).unwrap();
+        let active = cost::active(&graph, &cost::work(&graph)).unwrap();
         let found = [&active.parameters, &active.without_embedding];
         assert_eq!(found.map(|dim| dim.as_constant().unwrap() as u128), expected, "{name}");
     };
@@ -189,7 +189,7 @@ fn active_parameters() {
     check("llama-3.1-8b", [8_030_261_248, 8_030_261_248 - 128_256 * 4096]);
     let published = |name: &str, billions: f64, is_without: bool| {
         let graph = arch::built_in(name, &Options::whole()).unwrap().unwrap();
-        let active = cost::active(&graph).unwrap();
+        let active = cost::active(&graph, &cost::work(&graph)).unwrap();
         let found = if is_without { active.without_embedding } else { active.parameters };
         let found = found.as_constant().unwrap() as f64 / 1e9;
         assert!((found - billions).abs() < 0.005, "{name}: {found}");
