@@ -4,7 +4,7 @@ mod memory;
 mod number;
 
 pub(crate) use memory::MemoryChoice;
-pub(crate) use number::{CastSystem, FormatArgs, NumberArgs, RulesChoice, Scale};
+pub(crate) use number::{CastSystem, FormatArgs, NumberArgs, Scale};
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};

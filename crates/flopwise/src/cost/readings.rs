@@ -327,7 +327,7 @@ impl Parts {
         Reading {
             name: what.join(", "),
             flops,
-            formula: format!("({weights} with weights + {rest} without){factor}"),
+            formula: format!("({weights} FLOP with weights + {rest} FLOP without){factor} a step"),
             distance: chosen.iter().map(|mistake| mistake.distance).sum(),
         }
     }
@@ -400,12 +400,10 @@ fn producer_of(graph: &Graph, id: TensorId, fits: impl Fn(&Node) -> bool) -> Opt
 
 /// Nodes that score experts: products whose best few results choose among a stack's groups.
 fn routers(graph: &Graph) -> BTreeSet<usize> {
-    let stacks = graph.nodes.iter().filter_map(|node| match node.op {
-        Op::GroupedMatMul { .. } => {
-            let known = graph.tensor(*node.inputs.get(1)?).tensor_type.as_ref()?;
-            known.shape.0.first().cloned()
-        }
-        _ => None,
+    let stacks = graph.nodes.iter().filter_map(|node| {
+        let Op::GroupedMatMul { .. } = node.op else { return None };
+        let known = graph.tensor(*node.inputs.get(1)?).tensor_type.as_ref()?;
+        known.shape.0.first().cloned()
     });
     let groups: Vec<Dim> = stacks.collect();
     let of_choice = graph.nodes.iter().filter_map(|node| {

@@ -89,19 +89,10 @@ pub struct WeightRow {
 #[must_use]
 pub fn weight_table(graph: &Graph) -> Vec<WeightRow> {
     let rows = summed_axes(graph);
-    let total = |of: &dyn Fn(&TensorType, Option<&Vec<usize>>) -> Option<Dim>| -> Dim {
-        let each = graph.tensors.iter().enumerate().filter_map(|(tensor_idx, tensor)| {
-            let known = tensor.tensor_type.as_ref().filter(|_| tensor.role == Role::Parameter)?;
-            let id = TensorId(tensor_idx);
-            let stored = known.format.is_float().then(|| of(known, rows.get(&id))).flatten();
-            Some(stored.unwrap_or_else(|| tensor_bytes(graph, id)))
-        });
-        each.sum()
-    };
     let mut table = Vec::new();
     for (name, also) in TABLED {
         let Ok(format) = name.parse::<StoredFormat>() else { continue };
-        let bytes = total(&|known, row| match (format, row) {
+        let bytes = total(graph, &rows, |known, row| match (format, row) {
             (StoredFormat::Plain(format), row) if 16 <= format.bits || row.is_some() => {
                 Some(bytes_of(&TensorType { shape: known.shape.clone(), format }))
             }
@@ -117,7 +108,7 @@ pub fn weight_table(graph: &Graph) -> Vec<WeightRow> {
         let format = if also.is_empty() { name.to_owned() } else { format!("{name} ({also})") };
         table.push(WeightRow { format, bits_per_weight, bytes });
     }
-    let grouped = total(&|known, row| {
+    let grouped = total(graph, &rows, |known, row| {
         let is_row = |axis: usize| row.is_some_and(|row| row.contains(&axis));
         let axes = |wanted: bool| {
             let lengths = known.shape.0.iter().enumerate();
@@ -132,6 +123,22 @@ pub fn weight_table(graph: &Graph) -> Vec<WeightRow> {
         bytes: grouped,
     });
     table
+}
+
+/// Bytes of all parameters; of those that hold floats what `of` says of their type and the axes of a
+/// row, unless it says nothing.
+fn total(
+    graph: &Graph,
+    rows: &HashMap<TensorId, Vec<usize>>,
+    of: impl Fn(&TensorType, Option<&Vec<usize>>) -> Option<Dim>,
+) -> Dim {
+    let each = graph.tensors.iter().enumerate().filter_map(|(tensor_idx, tensor)| {
+        let known = tensor.tensor_type.as_ref().filter(|_| tensor.role == Role::Parameter)?;
+        let id = TensorId(tensor_idx);
+        let stored = known.format.is_float().then(|| of(known, rows.get(&id))).flatten();
+        Some(stored.unwrap_or_else(|| tensor_bytes(graph, id)))
+    });
+    each.sum()
 }
 
 /// For each parameter that a product or a lookup reads, the axes of one row: those summed over.

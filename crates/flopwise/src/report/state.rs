@@ -211,10 +211,11 @@ fn page_fact(part: &PagedPart) -> [String; 3] {
     let pages = part.pages.map(|pages| format!("{} pages", grouped(pages)));
     let (tokens, bytes) = (part.page_tokens, grouped(part.page_bytes));
     let (layers, groups) = (part.n_layers, part.n_groups);
+    let groups = if groups == 1 { "one group".to_owned() } else { format!("{groups} groups") };
     [
         format!("    {}", part.keeps),
         pages.unwrap_or_default(),
-        format!("of {tokens} tokens, {bytes} B a layer; {layers} layers in {groups} groups"),
+        format!("of {tokens} tokens, {bytes} B a layer; {layers} layers in {groups}"),
     ]
 }
 
