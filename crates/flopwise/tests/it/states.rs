@@ -10,7 +10,7 @@ fn config(more: &str) -> Graph {
         r#"{{"model_type": "llama", "hidden_size": 64, "intermediate_size": 16, "vocab_size": 10,
             "num_attention_heads": 4, "num_key_value_heads": 2, "torch_dtype": "bfloat16", {more}}}"#
     );
-    arch::read("tiny", text.as_bytes(), &Options::whole()).unwrap()
+    arch::read("tiny", text.as_bytes(), &Options::whole()).expect("a config")
 }
 
 fn tiny() -> Graph {
@@ -20,7 +20,7 @@ fn tiny() -> Graph {
 fn value(dim: &Dim, seq: i128) -> i128 {
     let bound = ["seq", "context"].map(|name| (name.to_owned(), seq));
     let all: BTreeMap<String, i128> = bound.into_iter().chain([("batch".to_owned(), 1)]).collect();
-    Bindings(all).evaluate(dim).unwrap()
+    Bindings(all).evaluate(dim).expect("every symbol has a value")
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn windows_and_chunks_keep_what_the_last_token_sees() {
 
 /// Layers of (of how many tokens, bytes of an entry).
 fn kept(layers: &[(flopwise::graph::Keeps, i64)], context: i64) -> cost::Kept {
-    let bf16 = "bf16".parse::<StoredFormat>().unwrap();
+    let bf16 = "bf16".parse::<StoredFormat>().expect("a format");
     let layer = |(at, (keeps, bytes)): (usize, &(flopwise::graph::Keeps, i64))| cost::KeptLayer {
         module: format!("layers.{at}").into(),
         what: "keys and values",
