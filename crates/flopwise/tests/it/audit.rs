@@ -12,8 +12,7 @@ const ABSENT: &[&str] = &["llama-3-8b", "llama-3-70b", "nemotron-3-nano", "nemot
 /// Under what other name a model of the same sizes may be built in.
 const SAME_SIZES: &[(&str, &str)] =
     &[("llama-3-8b", "llama-3.1-8b"), ("llama-3-70b", "llama-3.1-70b")];
-/// Rows that a reading misses by more than their rounding explains, though by less than this: the
-/// two rates of a row are not always of the same steps.
+/// By how much a reading may miss a row beyond what rounding explains.
 const WITHIN: f64 = 0.003;
 
 fn audit(model: &str, mtp: u32, seq: i128, rates: [&str; 2]) -> Result<AuditReport, String> {
@@ -122,7 +121,7 @@ fn every_published_row_is_explained() {
         }
     }
     assert!(missed.is_empty(), "{missed:#?}");
-    // The others are up to 0.3 % off: the rates of a row were averaged over different steps.
+    // The others are off by up to `WITHIN`; why, the tables do not say.
     assert!(n_rows * 17 / 20 <= n_within, "{n_within} of {n_rows} rows within their rounding");
 }
 
