@@ -13,6 +13,7 @@ const FILES: &[&str] = &[
     include_str!("../../data/models/dense.toml"),
     include_str!("../../data/models/moe.toml"),
     include_str!("../../data/models/other.toml"),
+    include_str!("../../data/models/recurrent.toml"),
 ];
 
 /// One name.

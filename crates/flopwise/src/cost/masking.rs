@@ -5,7 +5,8 @@
 
 use crate::error::Error;
 use crate::graph::{
-    Attention, Band, Dim, Function, Graph, Mask, Node, Op, Pass, Symbol, TensorId, fuse_attention,
+    Attention, Band, Dim, Function, Graph, Keeps, Mask, Node, Op, Pass, Symbol, TensorId,
+    fuse_attention,
 };
 use crate::note::Note;
 
@@ -196,7 +197,8 @@ fn decode(graph: &mut Graph) -> Result<(String, i128), Error> {
         [symbol] if *length == Dim::symbol(symbol) => Some(symbol.to_string()),
         _ => None,
     };
-    let sequence = lengths.iter().flatten().find_map(symbol).ok_or_else(|| {
+    let sequence = lengths.iter().flatten().find_map(symbol).or_else(|| recurring(graph));
+    let sequence = sequence.ok_or_else(|| {
         Error::new("has no self-attention over a sequence of open length, so it cannot decode")
             .remedy(
                 "export it with a dynamic sequence length; a model that takes its KV cache as \
@@ -242,6 +244,18 @@ fn decode(graph: &mut Graph) -> Result<(String, i128), Error> {
          reads it and adds one token to it"
     )));
     Ok((sequence, 1))
+}
+
+/// The sequence of a model that keeps a state of fixed size and has no attention: that of its tokens.
+fn recurring(graph: &Graph) -> Option<String> {
+    let keeps = graph.states.iter().any(|state| state.keeps == Keeps::Once);
+    let tokens = graph.inputs.first().filter(|_| keeps)?;
+    let shape = &graph.tensor(*tokens).tensor_type.as_ref()?.shape;
+    let last = shape.0.last()?;
+    match last.symbols().as_slice() {
+        [symbol] if *last == Dim::symbol(symbol) => Some(symbol.to_string()),
+        _ => None,
+    }
 }
 
 /// The mask of the last of so many queries.

@@ -10,13 +10,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// What the oracle found for one config.
-struct Case {
-    name: String,
-    config: Value,
-    row: Value,
+pub(crate) struct Case {
+    pub(crate) name: String,
+    pub(crate) config: Value,
+    pub(crate) row: Value,
 }
 
-fn cases(file: &str) -> Vec<Case> {
+pub(crate) fn cases(file: &str) -> Vec<Case> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/arch").join(file);
     let text = std::fs::read(path).unwrap();
     let all: Value = serde_json::from_slice(&text).unwrap();
@@ -39,7 +39,7 @@ fn weights(graph: &Graph) -> BTreeMap<String, Vec<u64>> {
 }
 
 /// The sizes that the oracle ran with, by the graph's symbols.
-fn bindings(row: &Value) -> Bindings {
+pub(crate) fn bindings(row: &Value) -> Bindings {
     let mut bound = BTreeMap::new();
     let mut bind = |input: &str, symbols: &[&str]| {
         let Some(shape) = row["inputs"][input].as_array() else { return };
@@ -57,25 +57,32 @@ fn bindings(row: &Value) -> Bindings {
     Bindings(bound)
 }
 
+/// The graph of a case, with the weights that the oracle found.
+#[track_caller]
+pub(crate) fn built(case: &Case) -> Graph {
+    let text = case.config.to_string();
+    let graph = arch::read(&case.name, text.as_bytes(), &Options::whole());
+    let graph = graph.unwrap_or_else(|error| panic!("{}: {error}", case.name));
+    let expected: BTreeMap<String, Vec<u64>> =
+        serde_json::from_value(case.row["tensors"].clone()).unwrap();
+    let found = weights(&graph);
+    for (name, shape) in &expected {
+        assert_eq!(found.get(name), Some(shape), "{}: {name}", case.name);
+    }
+    for name in found.keys() {
+        assert!(expected.contains_key(name), "{}: {name} is not in the model", case.name);
+    }
+    let work = cost::work(&graph);
+    assert_eq!(work.unknown().count(), 0, "{}", case.name);
+    let parameters = case.row["parameters"].as_u64().unwrap();
+    assert_eq!(work.parameters.to_string(), parameters.to_string(), "{}", case.name);
+    graph
+}
+
 #[track_caller]
 fn check(file: &str) {
     for case in cases(file) {
-        let text = case.config.to_string();
-        let graph = arch::read(&case.name, text.as_bytes(), &Options::whole());
-        let mut graph = graph.unwrap_or_else(|error| panic!("{}: {error}", case.name));
-        let expected: BTreeMap<String, Vec<u64>> =
-            serde_json::from_value(case.row["tensors"].clone()).unwrap();
-        let found = weights(&graph);
-        for (name, shape) in &expected {
-            assert_eq!(found.get(name), Some(shape), "{}: {name}", case.name);
-        }
-        for name in found.keys() {
-            assert!(expected.contains_key(name), "{}: {name} is not in the model", case.name);
-        }
-        let work = cost::work(&graph);
-        assert_eq!(work.unknown().count(), 0, "{}", case.name);
-        let parameters = case.row["parameters"].as_u64().unwrap();
-        assert_eq!(work.parameters.to_string(), parameters.to_string(), "{}", case.name);
+        let mut graph = built(&case);
         let Some(macs) = case.row["macs"].as_u64() else { continue };
         let full = Masking { seen: Seen::All, ..Masking::as_file() };
         cost::apply_masking(&mut graph, &full).unwrap();

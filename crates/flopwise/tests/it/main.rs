@@ -17,4 +17,5 @@ mod published_moe;
 mod published_other;
 mod published_vision;
 mod states;
+mod recurrent;
 mod unknown;

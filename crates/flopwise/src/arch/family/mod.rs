@@ -6,16 +6,21 @@
 mod bart;
 mod clip;
 mod deepseek;
+mod delta;
 mod encoder;
 mod encoder_heads;
 mod gemma;
 mod gemma4;
 mod gpt;
 mod heads;
+mod linear;
 mod llama;
 mod llama_kin;
+mod mamba;
+mod mamba_hybrid;
 mod moe;
 mod multimodal;
+mod nemotron_h;
 mod norms;
 mod parts;
 mod t5;
@@ -53,6 +58,11 @@ const FAMILIES: &[&[(&str, Build)]] = &[
     clip::TYPES,
     t5::TYPES,
     vit::TYPES,
+    delta::TYPES,
+    linear::TYPES,
+    mamba::TYPES,
+    mamba_hybrid::TYPES,
+    nemotron_h::TYPES,
 ];
 
 /// The builder of a `model_type`.

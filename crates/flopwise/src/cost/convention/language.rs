@@ -8,7 +8,7 @@
 //! windows that NVIDIA-NeMo/Megatron-Bridge flop_utils.py counts (Megatron-LM takes all for causal).
 
 use super::seen::{Seen, Site, products};
-use super::{Convention, Tally, Term};
+use super::{Convention, Tally, Term, hybrid};
 use crate::graph::{Attention, Band, Dim, Graph, Mask, Op, Role, TensorId};
 use std::collections::{HashMap, HashSet};
 
@@ -18,8 +18,15 @@ pub(super) fn tally(convention: Convention, seen: &Seen) -> Result<Tally, String
     };
     let is_megatron = convention == Convention::Megatron;
     let mut tally = if is_megatron { megatron(seen) } else { weights(convention, seen, &tokens) };
+    let has_recurrences = is_megatron && hybrid::megatron(seen, &mut tally);
     if convention != Convention::SixN {
-        attention(convention, seen, &tokens, &mut tally)?;
+        let n_layers = attention(convention, seen, &tokens, &mut tally)?;
+        if n_layers == 0 && !has_recurrences {
+            return Err(
+                "layers and heads are read off fused attention operators, and there are none"
+                    .to_owned(),
+            );
+        }
     }
     let counted: Vec<usize> = tally.terms.iter().filter_map(|(node, _)| *node).collect();
     let named: Vec<usize> = tally.misses.iter().map(|(node, _)| *node).collect();
@@ -232,13 +239,14 @@ fn megatron_core(site: &Site) -> Option<Dim> {
     Some(&(&per_pair * &twice) * &Dim::from(3))
 }
 
-/// 12 H Q T per token and layer; Megatron takes half of all pairs, whatever the mask.
+/// 12 H Q T per token and layer; Megatron takes half of all pairs, whatever the mask. Returns how many
+/// attentions there are.
 fn attention(
     convention: Convention,
     seen: &Seen,
     tokens: &Dim,
     tally: &mut Tally,
-) -> Result<(), String> {
+) -> Result<usize, String> {
     let mut n_layers = 0;
     for site in seen.sites().filter(|site| matches!(site.node.op, Op::Attention(_))) {
         let ([.., heads, _, size], [.., keys, _]) = (
@@ -258,9 +266,5 @@ fn attention(
         };
         tally.terms.push((Some(site.index), term));
     }
-    if n_layers == 0 {
-        return Err("layers and heads are read off fused attention operators, and there are none"
-            .to_owned());
-    }
-    Ok(())
+    Ok(n_layers)
 }

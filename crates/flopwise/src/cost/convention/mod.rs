@@ -12,6 +12,7 @@ mod deepspeed;
 mod dispatch;
 mod figure;
 mod fvcore;
+mod hybrid;
 mod language;
 mod layout;
 mod onnx_tool;
