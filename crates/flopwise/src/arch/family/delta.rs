@@ -176,7 +176,9 @@ fn qwen3_5(config: &Config, request: &Request) -> Result<Graph, Error> {
         text.set("tie_word_embeddings", value.clone());
     }
     let stack = "model.language_model";
-    let mut graph = qwen3_5_graph(&text, request, Paths { stack, ..super::llama::PATHS })?;
+    let has_experts = config.text("model_type")? == Some("qwen3_5_moe");
+    let paths = Paths { stack, ..super::llama::PATHS };
+    let mut graph = qwen3_5_graph(&text, request, paths, has_experts)?;
     if config.has("vision_config") {
         graph.notes.push(crate::note::Note::new(
             "only the language model is built; what vision_config describes is left out",
@@ -186,16 +188,22 @@ fn qwen3_5(config: &Config, request: &Request) -> Result<Graph, Error> {
 }
 
 fn qwen3_5_text(config: &Config, request: &Request) -> Result<Graph, Error> {
-    qwen3_5_graph(config, request, super::llama::PATHS)
+    let has_experts = config.text("model_type")? == Some("qwen3_5_moe_text");
+    qwen3_5_graph(config, request, super::llama::PATHS, has_experts)
 }
 
-fn qwen3_5_graph(config: &Config, request: &Request, paths: Paths) -> Result<Graph, Error> {
+fn qwen3_5_graph(
+    config: &Config,
+    request: &Request,
+    paths: Paths,
+    has_experts: bool,
+) -> Result<Graph, Error> {
     let delta =
         gated_delta(config, DeltaProjections::Parts, ["norm", "out_proj"], [16, 32, 128, 128])?;
-    let attention = gated_attention(config, if config.has("num_experts") { 2 } else { 4 })?;
+    let attention = gated_attention(config, if has_experts { 2 } else { 4 })?;
     let (n_layers, interval) = (n_layers(config)?, interval(config)?);
     let attends = attends(config, n_layers, |layer_idx| (layer_idx + 1) % interval == 0)?;
-    let (class, fed) = match config.has("num_experts") {
+    let (class, fed) = match has_experts {
         true => ("Qwen3_5MoeForCausalLM", experts(config)?),
         false => ("Qwen3_5ForCausalLM", dense(config)?),
     };

@@ -147,15 +147,17 @@ impl Experts {
         let n_tokens = Dim::product(shape.iter().rev().skip(1));
         let flat = net.reshape(x, &[n_tokens.clone(), dim(hidden)])?;
         let (scores, chosen) = self.route(net, flat)?;
+        // Nemotron 3 gives the projections a bias where its dense networks have one.
+        let latent_bias = self.shared.as_ref().map_or(Bias::None, |shared| shared.dense.bias);
         let narrow = match self.latent {
-            Some(width) => net.linear("fc1_latent_proj", flat, width, Bias::None)?,
+            Some(width) => net.linear("fc1_latent_proj", flat, width, latent_bias)?,
             None => flat,
         };
         let routed = net.module("experts", "Experts", |net| {
             self.routed(net, narrow, &n_tokens, [scores, chosen])
         })?;
         let mut routed = match self.latent {
-            Some(_) => net.linear("fc2_latent_proj", routed, hidden, Bias::None)?,
+            Some(_) => net.linear("fc2_latent_proj", routed, hidden, latent_bias)?,
             None => routed,
         };
         if let Some(shared) = &self.shared {

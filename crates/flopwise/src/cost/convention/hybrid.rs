@@ -11,12 +11,12 @@ use std::collections::{HashMap, HashSet};
 /// Adds the recurrences to what was counted of the products with weights, and takes Megatron's sizes
 /// for those of state spaces. Returns whether there are recurrences that its formula knows.
 pub(super) fn megatron(seen: &Seen, tally: &mut Tally) -> bool {
-    let by_module: HashMap<&str, usize> = tally
-        .terms
-        .iter()
-        .filter_map(|(node, _)| *node)
-        .filter_map(|node| Some((seen.graph.nodes[node].module.as_deref()?, node)))
-        .collect();
+    // A module that predicts further tokens may run several times.
+    let mut by_module: HashMap<&str, Vec<usize>> = HashMap::new();
+    for node in tally.terms.iter().filter_map(|(node, _)| *node) {
+        let path = seen.graph.nodes[node].module.as_deref().unwrap_or("");
+        by_module.entry(path).or_default().push(node);
+    }
     let mut changed: HashMap<usize, Option<Term>> = HashMap::new();
     let mut added = Vec::new();
     for site in seen.sites() {
@@ -24,7 +24,9 @@ pub(super) fn megatron(seen: &Seen, tally: &mut Tally) -> bool {
             Some("state_space_duality") => {
                 let found = |name: &str| {
                     let path = site.node.module.as_deref().unwrap_or("");
-                    by_module.get(format!("{path}.{name}").as_str()).map(|node| seen.site(*node))
+                    let nodes = by_module.get(format!("{path}.{name}").as_str())?;
+                    let nearest = nodes.iter().min_by_key(|node| node.abs_diff(site.index))?;
+                    Some(seen.site(*nearest))
                 };
                 if let (Some(project), Some(out)) = (found("in_proj"), found("out_proj")) {
                     added.push((site.index, state_space(&site, &project, &out, &mut changed)));
@@ -46,10 +48,10 @@ pub(super) fn megatron(seen: &Seen, tally: &mut Tally) -> bool {
     for index in routers(seen) {
         changed.insert(index, None);
     }
-    for (module, node) in &by_module {
-        if module.ends_with(".eh_proj") {
-            changed.insert(*node, None);
-        }
+    // The joint projection of what predicts a further token is not in the formula of hybrids.
+    let joint = by_module.iter().filter(|(module, _)| module.ends_with(".eh_proj"));
+    for node in joint.flat_map(|(_, nodes)| nodes) {
+        changed.insert(*node, None);
     }
     let terms = std::mem::take(&mut tally.terms);
     tally.terms = terms
