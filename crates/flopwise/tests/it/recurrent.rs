@@ -270,3 +270,53 @@ fn megatron_bridge_published_nemotron() {
         is_near(found, row["gflop_per_token"].as_f64().unwrap(), percent);
     }
 }
+
+#[test]
+fn a_state_space_without_attention_decodes() {
+    let mut graph = read(SMALL_MAMBA2, Pass::Decode);
+    let masking = Masking { pass: Pass::Decode, ..Masking::as_file() };
+    let bound = cost::apply_masking(&mut graph, &masking).unwrap();
+    assert_eq!(bound, [("seq".to_owned(), 1)]);
+}
+
+/// The config with one field changed, and what the refusal must say.
+#[track_caller]
+fn check_refused(name: &str, field: &str, value: Value, expected: &str) {
+    let case = cases("recurrent.json").into_iter().find(|case| case.name == name).unwrap();
+    let mut config = case.config;
+    config[field] = value;
+    let refusal = arch::read(name, config.to_string().as_bytes(), &Options::whole());
+    let text = refusal.map(|_| ()).unwrap_err().to_string();
+    assert!(text.contains(expected), "{text}");
+}
+
+#[test]
+fn refusals_name_field_and_value() {
+    check_refused("mamba", "hidden_size", Value::Null, "`hidden_size` is missing");
+    check_refused(
+        "mamba",
+        "num_hidden_layers",
+        1_000_000_000_000_i64.into(),
+        "`num_hidden_layers`",
+    );
+    check_refused("mamba", "expand", 1e300.into(), "`expand` is");
+    check_refused("mamba", "hidden_act", "sinus".into(), "`hidden_act` is `sinus`");
+    check_refused("mamba2", "num_heads", 0.into(), "`num_heads` is 0");
+    check_refused("mamba2", "num_heads", 7.into(), "`num_heads` is 7");
+    check_refused("mamba2", "n_groups", 3.into(), "8 heads do not share 3 groups");
+    check_refused("mamba2", "chunk_size", "big".into(), "`chunk_size`");
+    check_refused("nemotron_h", "hybrid_override_pattern", "M?".into(), "has `?`");
+    check_refused("nemotron_h", "hybrid_override_pattern", Value::Null, "is missing");
+    check_refused("nemotron_h", "num_hidden_layers", 5.into(), "the pattern has 6 layers");
+    check_refused("nemotron_h", "mamba_ssm_cache_dtype", "int3".into(), "`int3`");
+    check_refused("jamba", "attn_layer_offset", 9.into(), "must be below");
+    check_refused("bamba", "attn_layer_indices", vec![7].into(), "there are 3 layers");
+    check_refused("bamba", "mamba_n_heads", 7.into(), "`mamba_n_heads` is 7");
+    check_refused("granitemoehybrid", "layer_types", vec!["mamba"].into(), "has 1 entries");
+    check_refused("qwen3_next", "linear_num_value_heads", 3.into(), "do not share");
+    check_refused("qwen3_next", "layer_types", vec!["odd"; 3].into(), "has `odd`");
+    check_refused("kimi_linear", "linear_attn_config", 3.into(), "is no object");
+    check_refused("recurrent_gemma", "block_types", Value::Array(Vec::new()), "is empty");
+    check_refused("recurrent_gemma", "lru_width", 65.into(), "are not 4 even blocks");
+    check_refused("lfm2", "block_ffn_dim_multiplier", 1e300.into(), "after adjusting");
+}
