@@ -1,5 +1,5 @@
-//! What the user says about a graph's attentions that the file does not: which keys are seen, packed
-//! sequences, decoding against a KV cache. Changes the graph before it is counted.
+//! What the user says about a graph's attentions that the file does not: which keys are seen,
+//! packed sequences, decoding against a KV cache. Changes the graph before it is counted.
 //!
 //! Not here: how many pairs a mask lets through (see [`Mask::twice_pairs`]).
 
@@ -65,8 +65,8 @@ impl Masking {
     }
 }
 
-/// Applies it, and says which symbols have their values by it: the sequence is as long as the packed
-/// ones together; a decoded token is a sequence of one.
+/// Applies it, and says which symbols have their values by it: the sequence is as long as the
+/// packed ones together; a decoded token is a sequence of one.
 ///
 /// Only self-attention is changed, where queries and keys have the same length; a cross-attention
 /// sees all keys of the other sequence.
@@ -246,7 +246,8 @@ fn decode(graph: &mut Graph) -> Result<(String, i128), Error> {
     Ok((sequence, 1))
 }
 
-/// The sequence of a model that keeps a state of fixed size and has no attention: that of its tokens.
+/// The sequence of a model that keeps a state of fixed size and has no attention: that of its
+/// tokens.
 fn recurring(graph: &Graph) -> Option<String> {
     let keeps = graph.states.iter().any(|state| state.keeps == Keeps::Once);
     let tokens = graph.inputs.first().filter(|_| keeps)?;

@@ -1,5 +1,6 @@
-//! State spaces, linear attention and hybrids: weights as transformers has them, products against what
-//! its PyTorch path runs, named models against published sizes, and Megatron's published figures.
+//! State spaces, linear attention and hybrids: weights as transformers has them, products against
+//! what its PyTorch path runs, named models against published sizes, and Megatron's published
+//! figures.
 
 use crate::architectures::{bindings, built, cases};
 use flopwise::arch::{self, Options};
@@ -15,14 +16,15 @@ use std::collections::BTreeMap;
 const DELTA_CHUNK: u64 = 64;
 
 fn lengths(graph: &Graph, node: &Node, input_idx: usize, bound: &Bindings) -> Vec<u64> {
-    let shape = &graph.tensor(node.inputs[input_idx]).tensor_type.as_ref().unwrap().shape.0;
+    let shape = &graph.tensor(node.inputs[input_idx]).tensor_type.as_ref().expect("a type").shape.0;
     let value = |name: &str| bound.0.get(name).copied();
-    shape.iter().map(|length| length.evaluate(&value).unwrap() as u64).collect()
+    shape.iter().map(|length| length.evaluate(&value).expect("bound") as u64).collect()
 }
 
-/// Multiply-accumulates that FlopCounterMode sees of a recurrence in transformers' PyTorch path, which
-/// is written for any machine: it pads to whole chunks, computes every pair of a chunk and not only the
-/// causal ones, repeats groups for each head, and does elementwise what kernels do as products.
+/// Multiply-accumulates that FlopCounterMode sees of a recurrence in transformers' PyTorch path,
+/// which is written for any machine: it pads to whole chunks, computes every pair of a chunk and
+/// not only the causal ones, repeats groups for each head, and does elementwise what kernels do as
+/// products.
 fn recurrence_in_pytorch(
     graph: &Graph,
     node: &Node,
@@ -34,14 +36,14 @@ fn recurrence_in_pytorch(
     Some(match stated.name {
         // `C h` at each step (mamba_selective_scan).
         "selective_scan" => shape(0).iter().product::<u64>() * shape(2)[2],
-        // mamba2_chunk_scan: per head C B^T and its product with X, the states of chunks, the states
-        // handed on (a product over pairs of chunks), and C h.
+        // mamba2_chunk_scan: per head C B^T and its product with X, the states of chunks, the
+        // states handed on (a product over pairs of chunks), and C h.
         "state_space_duality" => {
             let [batch, seq, heads, size] = shape(0)[..] else { panic!("x has four axes") };
             let state = shape(2)[3];
             let field =
                 if config["mamba_chunk_size"].is_u64() { "mamba_chunk_size" } else { "chunk_size" };
-            let chunk = config[field].as_u64().unwrap();
+            let chunk = config[field].as_u64().expect("a chunk");
             let chunks = seq.div_ceil(chunk);
             let pairs = chunks * chunk * chunk;
             let states = heads * size * state;
@@ -49,7 +51,8 @@ fn recurrence_in_pytorch(
             batch * (pairs * heads * (state + size) + across)
         }
         // torch_chunk_gated_delta_rule: keys with keys and queries with keys, then per chunk three
-        // products with the state and one within; the triangular system is solved, which is not seen.
+        // products with the state and one within; the triangular system is solved, which is not
+        // seen.
         "gated_delta_rule" => {
             let [batch, seq, heads, value] = shape(2)[..] else { panic!("values have four axes") };
             let key = shape(0)[3];
@@ -63,10 +66,11 @@ fn recurrence_in_pytorch(
             let tokens = seq.div_ceil(DELTA_CHUNK) * DELTA_CHUNK;
             batch * heads * tokens * (DELTA_CHUNK * 3 * size + 3 * size * size)
         }
-        // MiniMaxLightningAttention: within each block every pair twice, and two products with the state.
+        // MiniMaxLightningAttention: within each block every pair twice, and two products with the
+        // state.
         "lightning_attention" => {
             let [batch, seq, heads, size] = shape(0)[..] else { panic!("queries have four axes") };
-            let block = config["block_size"].as_u64().unwrap();
+            let block = config["block_size"].as_u64().expect("a block");
             let (whole, rest) = (seq / block, seq % block);
             let pairs = whole * block * block + rest * rest;
             batch * heads * (2 * pairs * size + 2 * seq * size * size)
@@ -108,8 +112,8 @@ fn weights_and_products_are_those_of_transformers() {
     assert_eq!(n_run, 28);
 }
 
-/// The products of Mamba-2 by going through the chunks of a sequence pair by pair (arXiv 2405.21060,
-/// section 6), per layer of one sequence.
+/// The products of Mamba-2 by going through the chunks of a sequence pair by pair (arXiv
+/// 2405.21060, section 6), per layer of one sequence.
 fn chunked_by_hand([heads, size, groups, state, chunk]: [u64; 5], seq: u64) -> u64 {
     let mut macs = 0;
     for token in 0..seq {
@@ -123,15 +127,15 @@ fn chunked_by_hand([heads, size, groups, state, chunk]: [u64; 5], seq: u64) -> u
 
 fn read(config: &str, pass: Pass) -> Graph {
     let options = Options { pass, ..Options::whole() };
-    arch::read("test", config.as_bytes(), &options).unwrap()
+    arch::read("test", config.as_bytes(), &options).expect("a model")
 }
 
 fn scan_macs(graph: &Graph, seq: i128) -> u64 {
     let bound = Bindings(BTreeMap::from([("batch".into(), 1), ("seq".into(), seq)]));
-    let work = cost::work(graph).bind(graph, &bound).unwrap();
+    let work = cost::work(graph).bind(graph, &bound).expect("bound");
     let scan = |node: &Node| matches!(&node.op, Op::Stated(op) if op.name == "state_space_duality");
     let of_scans = work.nodes.iter().filter(|(id, _)| scan(&graph.nodes[id.0]));
-    of_scans.map(|(_, counts)| counts.as_ref().unwrap().macs.0 as u64).sum()
+    of_scans.map(|(_, counts)| counts.as_ref().expect("counts").macs.0 as u64).sum()
 }
 
 const SMALL_MAMBA2: &str = r#"{"model_type": "mamba2", "hidden_size": 64, "num_heads": 8, "head_dim": 16,
@@ -151,7 +155,7 @@ fn chunks_are_causal_to_the_token() {
 }
 
 fn named(name: &str, options: &Options) -> Graph {
-    arch::built_in(name, options).unwrap_or_else(|| panic!("no {name}")).unwrap()
+    arch::built_in(name, options).unwrap_or_else(|| panic!("no {name}")).expect("a model")
 }
 
 #[track_caller]
@@ -210,13 +214,14 @@ const PARAMETERS: &[(&str, u64)] = &[
 fn check_state(name: &str, bytes: i128) {
     let graph = named(name, &Options::whole());
     let kept = graph.states.iter().filter(|state| state.keeps == Keeps::Once);
-    let bits =
-        kept.map(|state| state.elements.as_constant().unwrap() * i128::from(state.format.bits));
+    let bits = kept.map(|state| {
+        state.elements.as_constant().expect("a number") * i128::from(state.format.bits)
+    });
     assert_eq!(bits.sum::<i128>(), 8 * bytes, "{name}");
 }
 
-/// Bytes per sequence: the state in float32, and of the convolution's channels the last `kernel - 1`
-/// elements in bfloat16 (mamba-130m: 24 x 1536 x (16 x 4 + 3 x 2)).
+/// Bytes per sequence: the state in float32, and of the convolution's channels the last `kernel -
+/// 1` elements in bfloat16 (mamba-130m: 24 x 1536 x (16 x 4 + 3 x 2)).
 #[test]
 fn states_of_fixed_size() {
     check_state("mamba-130m", 2_580_480);
@@ -240,9 +245,10 @@ fn megatron(model: &str, seq: i128, mtp: u32) -> [f64; 2] {
         weights: None,
     };
     let conventions = Conventions::One(Convention::Megatron);
-    let report = answer(&Query::Convention(query, conventions, Working::Hidden)).unwrap();
+    let report =
+        answer(&Query::Convention(query, conventions, Working::Hidden)).expect("an answer");
     let Report::Convention(mut report) = report else { panic!("a convention query") };
-    let figure = report.rows.pop().unwrap().figure.unwrap();
+    let figure = report.rows.pop().expect("a row").figure.expect("a figure");
     [figure.total, figure.ours].map(|flops| flops as f64 / seq as f64 / 1e9)
 }
 
@@ -252,8 +258,8 @@ fn megatron(model: &str, seq: i128, mtp: u32) -> [f64; 2] {
 fn megatron_bridge_published_nemotron() {
     let text = include_str!("../data/published/nemotron.json");
     let data: Value = serde_json::from_str(text).unwrap();
-    // The release trains Nemotron 3 Super with two steps of its one MTP module: without it the formula
-    // gives 75.37, with one step 80.05, with two 84.73.
+    // The release trains Nemotron 3 Super with two steps of its one MTP module: without it the
+    // formula gives 75.37, with one step 80.05, with two 84.73.
     let [nano, _] = megatron("nvidia-nemotron-3-nano-30b-a3b-bf16", 8192, 0);
     let [without, _] = megatron("nvidia-nemotron-3-super-120b-a12b-fp8", 8192, 0);
     let [with, _] = megatron("nvidia-nemotron-3-super-120b-a12b-fp8", 8192, 2);
@@ -282,11 +288,11 @@ fn a_state_space_without_attention_decodes() {
 /// The config with one field changed, and what the refusal must say.
 #[track_caller]
 fn check_refused(name: &str, field: &str, value: Value, expected: &str) {
-    let case = cases("recurrent.json").into_iter().find(|case| case.name == name).unwrap();
+    let case = cases("recurrent.json").into_iter().find(|case| case.name == name).expect("a case");
     let mut config = case.config;
     config[field] = value;
     let refusal = arch::read(name, config.to_string().as_bytes(), &Options::whole());
-    let text = refusal.map(|_| ()).unwrap_err().to_string();
+    let text = refusal.map(|_| ()).expect_err("a refusal").to_string();
     assert!(text.contains(expected), "{text}");
 }
 

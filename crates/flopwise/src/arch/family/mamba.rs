@@ -72,8 +72,9 @@ pub(super) fn expanded(config: &Config, field: &str, size: i64) -> Result<i64, E
     Ok(wide as i64)
 }
 
-/// The format of a state, by a field of the config; the kernels of Mamba and their kin return states
-/// in float32 (state-spaces/mamba, ops/triton/ssd_combined.py), so that is what is taken without.
+/// The format of a state, by a field of the config; the kernels of Mamba and their kin return
+/// states in float32 (state-spaces/mamba, ops/triton/ssd_combined.py), so that is what is taken
+/// without.
 pub(super) fn state_format(config: &Config) -> Result<Format, Error> {
     for field in ["mamba_ssm_cache_dtype", "mamba_ssm_dtype"] {
         let Some(name) = config.text(field)? else { continue };

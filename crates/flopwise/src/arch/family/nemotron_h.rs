@@ -197,9 +197,9 @@ fn experts(config: &Config) -> Result<Experts, Error> {
 
 /// The model and what predicts further tokens. transformers leaves that away; names and order are
 /// those of vLLM (model_executor/models/nemotron_h_mtp.py) and of the checkpoints: the norms of the
-/// next token's embedding and of the last result, their joint projection, the layers of a pattern, a
-/// norm, and the model's own head. Each further step takes the same weights again, as the models are
-/// trained with more steps than modules (Nemotron 3 Super: one module, two steps).
+/// next token's embedding and of the last result, their joint projection, the layers of a pattern,
+/// a norm, and the model's own head. Each further step takes the same weights again, as the models
+/// are trained with more steps than modules (Nemotron 3 Super: one module, two steps).
 fn with_mtp(
     config: &Config,
     request: &Request,

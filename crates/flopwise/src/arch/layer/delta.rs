@@ -217,11 +217,12 @@ impl DeltaRule {
     /// decays, `S^T k` reads what it holds for the key, the outer product of the key with what is
     /// missing is added, `S^T q` reads the result. Each is taken as one multiply-accumulate per
     /// element: `4 H_v d_k d_v` per token, which Megatron-Bridge (training/utils/flop_utils.py,
-    /// `gdn_layer_flops`: `num_v_heads * v_head_dim^2 * 4`) and MaxText count as well. Kernels that work
-    /// in chunks of 64 tokens do other products instead, as many as the chunk makes them.
+    /// `gdn_layer_flops`: `num_v_heads * v_head_dim^2 * 4`) and MaxText count as well. Kernels that
+    /// work in chunks of 64 tokens do other products instead, as many as the chunk makes them.
     ///
-    /// Beside them: queries and keys are brought to length 1 (a square, a sum, a multiplication each,
-    /// and a root per head), queries are scaled, the difference to the value is taken and scaled.
+    /// Beside them: queries and keys are brought to length 1 (a square, a sum, a multiplication
+    /// each, and a root per head), queries are scaled, the difference to the value is taken and
+    /// scaled.
     fn stated(&self, net: &Network, tokens: &Tokens, name: &'static str) -> Stated {
         let ([key_heads, value_heads], [key, value]) = (self.heads.map(dim), self.sizes.map(dim));
         let n_tokens = tokens.count();

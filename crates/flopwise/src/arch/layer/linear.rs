@@ -1,7 +1,8 @@
 //! Linear recurrences with a fixed or gated decay: lightning attention (arXiv 2401.04658), RWKV-4
 //! (arXiv 2305.13048), RG-LRU (arXiv 2402.19427), and the short convolutions of LFM2.
 //!
-//! Weights lie as in `transformers` models/minimax, models/rwkv, models/recurrent_gemma, models/lfm2.
+//! Weights lie as in `transformers` models/minimax, models/rwkv, models/recurrent_gemma,
+//! models/lfm2.
 
 use super::recurrent::{CausalConvolution, Tokens, keep, recurrence};
 use crate::arch::network::{Bias, Made, Network, Norm, dim};
@@ -45,11 +46,12 @@ impl Lightning {
     }
 
     /// Over the pairs of a block `Q K^T` and its product with `V`, the causal mask exact; over all
-    /// tokens `Q (K^T V)` and the block's own `K^T V`. Beside them a decay per pair and head, decays of
-    /// queries and keys and the sum of both results, and per block the state's decay and sum.
+    /// tokens `Q (K^T V)` and the block's own `K^T V`. Beside them a decay per pair and head,
+    /// decays of queries and keys and the sum of both results, and per block the state's decay and
+    /// sum.
     ///
-    /// One token more is `S = decay S + k^T v` and `q S`: two multiply-accumulates and a multiplication
-    /// per element of the state.
+    /// One token more is `S = decay S + k^T v` and `q S`: two multiply-accumulates and a
+    /// multiplication per element of the state.
     fn stated(&self, net: &Network, tokens: &Tokens) -> Stated {
         let heads = dim(self.heads);
         let width = &heads * &dim(self.head_dim);
@@ -94,8 +96,9 @@ impl Rwkv {
         let first = net.parameter("time_first", &[width])?;
         let result = net.tensor_type(&tokens.shape(&[width]));
         let elements = &tokens.count() * &dim(width);
-        // `rwkv_linear_attention_cpu` of transformers models/rwkv: per token and channel 18 additions,
-        // subtractions, multiplications and maxima, four exponentials and a division; and the decay.
+        // `rwkv_linear_attention_cpu` of transformers models/rwkv: per token and channel 18
+        // additions, subtractions, multiplications and maxima, four exponentials and a division;
+        // and the decay.
         let sum = Stated {
             other: &(&elements * &dim(18)) + &dim(width),
             transcendental: &(&elements * &dim(5)) + &dim(width),
@@ -179,9 +182,10 @@ impl GatedLinearUnit {
         let rate = net.each(Function::Softplus, &[rate])?;
         let elements = &tokens.count() * &dim(self.width);
         let result = net.tensor_type(&tokens.shape(&[self.width]));
-        // Per element, with `l = -8 forget rate`: two multiplications, `a = exp(l)`, `exp(2 l)` with a
-        // multiplication, the root of one less that, `x input` and its product with the root, and
-        // `h = a h + ..`: a multiplication and an addition (arXiv 2402.19427, equations 1 to 4).
+        // Per element, with `l = -8 forget rate`: two multiplications, `a = exp(l)`, `exp(2 l)`
+        // with a multiplication, the root of one less that, `x input` and its product with the
+        // root, and `h = a h + ..`: a multiplication and an addition (arXiv 2402.19427, equations 1
+        // to 4).
         let unit = Stated {
             other: &elements * &dim(8),
             transcendental: &elements * &dim(3),

@@ -60,10 +60,11 @@ impl Mamba {
 
     /// 9 operations per token, channel and element of the state: the author's count
     /// (github.com/state-spaces/mamba issue 110, `9 * B * L * D * N`). They are those of a parallel
-    /// scan: `exp(dt A)` takes a multiplication and an exponential, `dt B x` two multiplications, the
-    /// scan's `(a1 a2, a2 b1 + b2)` two multiplications and an addition, `C h` a multiplication and an
-    /// addition. None of it is a matrix product, so none of it counts as multiply-accumulates. Token
-    /// by token the scan's first multiplication is not needed, which leaves 8.
+    /// scan: `exp(dt A)` takes a multiplication and an exponential, `dt B x` two multiplications,
+    /// the scan's `(a1 a2, a2 b1 + b2)` two multiplications and an addition, `C h` a multiplication
+    /// and an addition. None of it is a matrix product, so none of it counts as
+    /// multiply-accumulates. Token by token the scan's first multiplication is not needed, which
+    /// leaves 8.
     ///
     /// The skip `D x` adds a multiplication and an addition per token and channel.
     fn scan(&self, net: &Network, tokens: &Tokens) -> Stated {
@@ -196,10 +197,10 @@ impl Mamba2 {
     ///
     /// Beside them, per pair and head the decay between the two: a subtraction of running sums, an
     /// exponential, and its product with the score. Per token and channel `dt x`, the decay to the
-    /// end of the chunk, the decay from its start and the sum of both results, `D x` and its sum: 6.
-    /// Per token and head `dt A`, its running sum, the distance to the end, and two exponentials.
-    /// Per chunk and element of the state a multiplication and an addition, and per chunk and head an
-    /// exponential.
+    /// end of the chunk, the decay from its start and the sum of both results, `D x` and its sum:
+    /// 6. Per token and head `dt A`, its running sum, the distance to the end, and two
+    /// exponentials. Per chunk and element of the state a multiplication and an addition, and per
+    /// chunk and head an exponential.
     fn in_chunks(&self, tokens: &Tokens, stated: Stated) -> Stated {
         let (n_tokens, pairs) = (tokens.count(), tokens.pairs(self.chunk));
         let (heads, state) = (dim(self.heads), dim(self.state));
@@ -220,9 +221,9 @@ impl Mamba2 {
         }
     }
 
-    /// One token: `h = a h + (dt x) B^T` and `y = C h + D x`. The sum over the outer product and the
-    /// product with C are multiply-accumulates, one each per element of the state, and `a h` is a
-    /// multiplication: 5 FLOPs in all; kernels that multiply `dt B` for each channel take 6.
+    /// One token: `h = a h + (dt x) B^T` and `y = C h + D x`. The sum over the outer product and
+    /// the product with C are multiply-accumulates, one each per element of the state, and `a h` is
+    /// a multiplication: 5 FLOPs in all; kernels that multiply `dt B` for each channel take 6.
     fn step(&self, tokens: &Tokens, stated: Stated) -> Stated {
         let heads = &tokens.count() * &dim(self.heads);
         let elements = &heads * &dim(self.head_dim);

@@ -1,5 +1,5 @@
-//! Mixers that keep a state of fixed size instead of keys and values, and what they share: the short
-//! convolution, the state they keep, and products within chunks of a sequence.
+//! Mixers that keep a state of fixed size instead of keys and values, and what they share: the
+//! short convolution, the state they keep, and products within chunks of a sequence.
 //!
 //! Not here: the mixers themselves (`mamba.rs`, `delta.rs`, `linear.rs`).
 
@@ -85,8 +85,8 @@ impl Tokens {
         [self.batch.clone(), self.seq.clone()].into_iter().chain(sizes).collect()
     }
 
-    /// Pairs of a token and one at or before it in its chunk of `chunk` tokens: `chunk (chunk + 1) / 2`
-    /// of each whole chunk, `rest (rest + 1) / 2` of the last.
+    /// Pairs of a token and one at or before it in its chunk of `chunk` tokens: `chunk (chunk + 1)
+    /// / 2` of each whole chunk, `rest (rest + 1) / 2` of the last.
     pub(super) fn pairs(&self, chunk: i64) -> Dim {
         let chunk = dim(chunk);
         let rest = self.seq.modulo(&chunk);

@@ -1,15 +1,16 @@
-//! What Megatron-LM and Megatron-Bridge count of models with recurrent layers: their formula for hybrids
-//! (`training/utils/flop_utils.py`, `hybrid_flops`) differs from the graph in a few places.
+//! What Megatron-LM and Megatron-Bridge count of models with recurrent layers: their formula for
+//! hybrids (`training/utils/flop_utils.py`, `hybrid_flops`) differs from the graph in a few places.
 //!
-//! Not here: products with weights and attention, which are counted as of any model (`language.rs`).
+//! Not here: products with weights and attention, which are counted as of any model
+//! (`language.rs`).
 
 use super::seen::{Seen, Site};
 use super::{Tally, Term};
 use crate::graph::{Dim, Op, TensorId};
 use std::collections::{HashMap, HashSet};
 
-/// Adds the recurrences to what was counted of the products with weights, and takes Megatron's sizes
-/// for those of state spaces. Returns whether there are recurrences that its formula knows.
+/// Adds the recurrences to what was counted of the products with weights, and takes Megatron's
+/// sizes for those of state spaces. Returns whether there are recurrences that its formula knows.
 pub(super) fn megatron(seen: &Seen, tally: &mut Tally) -> bool {
     // A module that predicts further tokens may run several times.
     let mut by_module: HashMap<&str, Vec<usize>> = HashMap::new();
@@ -71,9 +72,9 @@ fn recurrence(site: &Site) -> Option<&'static str> {
     if let Op::Stated(stated) = &site.node.op { Some(stated.name) } else { None }
 }
 
-/// Megatron takes `d_in = 2 h` channels whatever the heads make together: in_proj
-/// `2 T h (2 d_in + 2 G N + H)`, scan `7 T d_in N`, out_proj `2 T d_in h`, no convolution. Three times
-/// that in training.
+/// Megatron takes `d_in = 2 h` channels whatever the heads make together: in_proj `2 T h (2 d_in +
+/// 2 G N + H)`, scan `7 T d_in N`, out_proj `2 T d_in h`, no convolution. Three times that in
+/// training.
 fn state_space(
     site: &Site,
     project: &Site,

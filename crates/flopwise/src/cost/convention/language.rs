@@ -1,5 +1,5 @@
-//! Formulas for language models: parameters times tokens, and attention by its sizes. `N`, `L`, `H`,
-//! `Q`, `T` and the tokens are read off the graph: parameters, attention operators and their
+//! Formulas for language models: parameters times tokens, and attention by its sizes. `N`, `L`,
+//! `H`, `Q`, `T` and the tokens are read off the graph: parameters, attention operators and their
 //! operands, the indices that look tokens up.
 //!
 //! Sources: Kaplan et al. 2020 (arXiv 2001.08361) and Hoffmann et al. 2022 (2203.15556); Chowdhery et
