@@ -123,7 +123,7 @@ impl EncoderLayer {
 }
 
 impl Network {
-    /// Trained tokens `[1, 1, width]` or `[width]`, the same for every image, in front of a sequence.
+    /// Trained tokens `[1, 1, width]` or `[width]`, the same for every image, before a sequence.
     pub(super) fn in_front(&mut self, tokens: &[(TensorId, i64)], x: TensorId) -> Made {
         let (batch, width) = (self.axis(x, 3), self.width(x)?);
         let mut parts = Vec::new();

@@ -65,8 +65,10 @@ fn check(name: &str) {
 
 #[test]
 fn an_architecture_is_its_export() {
+    check("gpt2");
     check("llama");
     check("mixtral");
+    check("bert");
     check("vit");
     check("t5_encoder");
     check("clip_vision");

@@ -1,6 +1,6 @@
-//! Diffusion transformers (DiT, arXiv 2212.09748): the original (`facebookresearch/DiT`, `models.py`)
-//! and diffusers' `DiTTransformer2DModel`, which has the same sizes but embeds the time and the label
-//! anew in every block.
+//! Diffusion transformers (DiT, arXiv 2212.09748): the original (`facebookresearch/DiT`,
+//! `models.py`) and diffusers' `DiTTransformer2DModel`, which has the same sizes but embeds the time
+//! and the label anew in every block.
 
 use super::super::config::Config;
 use super::super::family::Request;

@@ -1,5 +1,5 @@
-//! `UNet2DConditionModel`: the U-Net of Stable Diffusion 1, 2 and XL (arXiv 2112.10752, 2307.01952),
-//! as diffusers builds it (`models/unets/unet_2d_condition.py`).
+//! `UNet2DConditionModel`: the U-Net of Stable Diffusion 1, 2 and XL (arXiv 2112.10752,
+//! 2307.01952), as diffusers builds it (`models/unets/unet_2d_condition.py`).
 
 use super::super::config::Config;
 use super::super::described::sides;

@@ -1,5 +1,5 @@
-//! `AutoencoderKL`: between images and the latents that Stable Diffusion works on (arXiv 2112.10752),
-//! as diffusers builds it (`models/autoencoders/vae.py`).
+//! `AutoencoderKL`: between images and the latents that Stable Diffusion works on (arXiv
+//! 2112.10752), as diffusers builds it (`models/autoencoders/vae.py`).
 //!
 //! Besides the fields of diffusers, `part` may be `encoder` or `decoder`, for that half alone.
 

@@ -126,8 +126,8 @@ impl T5 {
         let seq = net.axis(x, 2);
         let shape = Shape(vec![seq.clone(), seq.clone()]);
         let pairs = shape.elements();
-        // Per pair: the distance, whether it is small, the logarithm's bucket and the choice between
-        // both; in an encoder the sign besides (`_relative_position_bucket`).
+        // Per pair: the distance, whether it is small, the logarithm's bucket and the choice
+        // between both; in an encoder the sign besides (`_relative_position_bucket`).
         let other = if *mask == Mask::Full { 11 } else { 9 };
         let result = TensorType { shape, format: Format::INT64 };
         let buckets = Stated {

@@ -58,7 +58,8 @@ impl Tower {
         net.norm("layernorm", x, Norm::Layer)
     }
 
-    /// Registers stand between the class token and the patches, without positions (arXiv 2309.16588).
+    /// Registers stand between the class token and the patches, without positions (arXiv
+    /// 2309.16588).
     fn with_registers(
         &self,
         net: &mut Network,

@@ -1,6 +1,6 @@
-//! [`CrossAttention`]: softmax attention whose keys and values may come from another sequence, as the
-//! decoder of an encoder-decoder has it (arXiv 1706.03762), and every transformer without key groups
-//! or rotary positions: encoders of text, images and sound, and the blocks of diffusion models.
+//! [`CrossAttention`]: softmax attention whose keys and values may come from another sequence, as
+//! the decoder of an encoder-decoder has it (arXiv 1706.03762), and every transformer without key
+//! groups or rotary positions: encoders of text, images and sound, and the blocks of diffusion models.
 //!
 //! Not here: attention with grouped key heads or rotated heads (`attention.rs`).
 
