@@ -90,9 +90,8 @@ pub(crate) fn leaves_folder(location: &str) -> bool {
 /// Whether the first character of a file that is not blank opens a JSON object.
 pub(crate) fn starts_as_json(path: &Path) -> bool {
     // The length before a safetensors header may look like a brace; JSON has no byte of zeros.
-    let is_json = |first: Vec<u8>| {
-        first.trim_ascii_start().starts_with(b"{") && !first.contains(&0)
-    };
+    let is_json =
+        |first: Vec<u8>| first.trim_ascii_start().starts_with(b"{") && !first.contains(&0);
     first_bytes(path).is_some_and(is_json)
 }
 

@@ -16,6 +16,6 @@ mod published_dense;
 mod published_moe;
 mod published_other;
 mod published_vision;
-mod states;
 mod recurrent;
+mod states;
 mod unknown;
