@@ -1,7 +1,8 @@
 //! Built-in names that are exports of the network, without its weights.
 //!
-//! A `.pt2` archive each, as `torch.export.save` writes it (`tools/export_models.py`), or one member
-//! of `vision.zip`, which holds the image networks that `vision.txt` lists (`tools/export_vision.py`).
+//! A `.pt2` archive each, as `torch.export.save` writes it (`tools/export_models.py`), or one
+//! member of `vision.zip`, which holds the image networks that `vision.txt` lists
+//! (`tools/export_vision.py`).
 //! Nothing is inflated or parsed before its name is asked for.
 //!
 //! Not here: names that are described by a config (`names.rs`).

@@ -30,6 +30,20 @@ pub(super) struct Network {
     inputs: Vec<TensorId>,
 }
 
+/// What PyTorch calls the functions whose name there is not the one here.
+const OPERATORS: &[(Function, &str)] = &[
+    (Function::Add, "aten.add.Tensor"),
+    (Function::Mul, "aten.mul.Tensor"),
+    (Function::Silu, "aten.silu.default"),
+    (Function::GeluErf, "aten.gelu.default"),
+    (Function::GeluTanh, "aten.gelu.default"),
+    (Function::Relu, "aten.relu.default"),
+    (Function::Sigmoid, "aten.sigmoid.default"),
+    (Function::Tanh, "aten.tanh.default"),
+    (Function::Softplus, "aten.softplus.default"),
+    (Function::Square, "aten.square.default"),
+];
+
 /// A normalisation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Norm {
@@ -111,10 +125,6 @@ impl Network {
     /// The finished graph.
     pub(super) fn finish(self, outputs: &[TensorId]) -> Graph {
         self.builder.finish(self.inputs, outputs.to_vec())
-    }
-
-    pub(super) fn note(&mut self, text: impl Into<String>) {
-        self.builder.note(text);
     }
 
     /// Runs `build` below a module of this name; an empty name adds nothing to the path.
@@ -319,18 +329,8 @@ impl Network {
 
     /// A function applied to each element of its operands.
     pub(super) fn each(&mut self, function: Function, operands: &[TensorId]) -> Made {
-        let operator = match function {
-            Function::Add => "aten.add.Tensor",
-            Function::Mul => "aten.mul.Tensor",
-            Function::Silu => "aten.silu.default",
-            Function::GeluErf | Function::GeluTanh => "aten.gelu.default",
-            Function::Relu => "aten.relu.default",
-            Function::Sigmoid => "aten.sigmoid.default",
-            Function::Tanh => "aten.tanh.default",
-            Function::Softplus => "aten.softplus.default",
-            Function::Square => "aten.square.default",
-            other => other.name(),
-        };
+        let known = OPERATORS.iter().find(|(known, _)| *known == function);
+        let operator = known.map_or(function.name(), |(_, operator)| operator);
         self.apply(function.name(), operator, Op::Elementwise(function), operands)
     }
 

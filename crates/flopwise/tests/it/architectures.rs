@@ -18,10 +18,10 @@ pub(crate) struct Case {
 
 pub(crate) fn cases(file: &str) -> Vec<Case> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/arch").join(file);
-    let text = std::fs::read(path).unwrap();
-    let all: Value = serde_json::from_slice(&text).unwrap();
-    let rows = all["cases"].as_array().unwrap().iter().map(|row| Case {
-        name: row["name"].as_str().unwrap().to_owned(),
+    let text = std::fs::read(path).expect("what the oracle wrote");
+    let all: Value = serde_json::from_slice(&text).expect("what the oracle wrote");
+    let rows = all["cases"].as_array().expect("what the oracle wrote").iter().map(|row| Case {
+        name: row["name"].as_str().expect("what the oracle wrote").to_owned(),
         config: row["config"].clone(),
         row: row.clone(),
     });
@@ -31,8 +31,9 @@ pub(crate) fn cases(file: &str) -> Vec<Case> {
 fn weights(graph: &Graph) -> BTreeMap<String, Vec<u64>> {
     let trained = graph.tensors.iter().filter(|tensor| tensor.role == Role::Parameter);
     let entry = |tensor: &flopwise::graph::Tensor| {
-        let shape = &tensor.tensor_type.as_ref().unwrap().shape.0;
-        let lengths = shape.iter().map(|length| length.as_constant().unwrap() as u64);
+        let shape = &tensor.tensor_type.as_ref().expect("what the oracle wrote").shape.0;
+        let lengths =
+            shape.iter().map(|length| length.as_constant().expect("what the oracle wrote") as u64);
         (tensor.name.clone(), lengths.collect())
     };
     trained.map(entry).collect()
@@ -44,7 +45,10 @@ pub(crate) fn bindings(row: &Value) -> Bindings {
     let mut bind = |input: &str, symbols: &[&str]| {
         let Some(shape) = row["inputs"][input].as_array() else { return };
         for (symbol, length) in symbols.iter().zip(shape).filter(|(symbol, _)| !symbol.is_empty()) {
-            bound.insert((*symbol).to_owned(), i128::from(length.as_i64().unwrap()));
+            bound.insert(
+                (*symbol).to_owned(),
+                i128::from(length.as_i64().expect("what the oracle wrote")),
+            );
         }
     };
     bind("input_ids", &["batch", "seq"]);
@@ -64,7 +68,7 @@ pub(crate) fn built(case: &Case) -> Graph {
     let graph = arch::read(&case.name, text.as_bytes(), &Options::whole());
     let graph = graph.unwrap_or_else(|error| panic!("{}: {error}", case.name));
     let expected: BTreeMap<String, Vec<u64>> =
-        serde_json::from_value(case.row["tensors"].clone()).unwrap();
+        serde_json::from_value(case.row["tensors"].clone()).expect("what the oracle wrote");
     let found = weights(&graph);
     for (name, shape) in &expected {
         assert_eq!(found.get(name), Some(shape), "{}: {name}", case.name);
@@ -74,7 +78,7 @@ pub(crate) fn built(case: &Case) -> Graph {
     }
     let work = cost::work(&graph);
     assert_eq!(work.unknown().count(), 0, "{}", case.name);
-    let parameters = case.row["parameters"].as_u64().unwrap();
+    let parameters = case.row["parameters"].as_u64().expect("what the oracle wrote");
     assert_eq!(work.parameters.to_string(), parameters.to_string(), "{}", case.name);
     graph
 }
@@ -85,8 +89,9 @@ fn check(file: &str) {
         let mut graph = built(&case);
         let Some(macs) = case.row["macs"].as_u64() else { continue };
         let full = Masking { seen: Seen::All, ..Masking::as_file() };
-        cost::apply_masking(&mut graph, &full).unwrap();
-        let bound = cost::work(&graph).bind(&graph, &bindings(&case.row)).unwrap();
+        cost::apply_masking(&mut graph, &full).expect("what the oracle wrote");
+        let bound =
+            cost::work(&graph).bind(&graph, &bindings(&case.row)).expect("what the oracle wrote");
         assert_eq!(bound.total.macs.0, u128::from(macs), "{}", case.name);
     }
 }

@@ -1,10 +1,8 @@
 //! Published rates of training against the ways to count: every row of Megatron-Bridge's performance
 //! summaries that gives tokens and FLOP per second (tests/data/claims/megatron_bridge.csv).
 
-use flopwise::cost::Masking;
-use flopwise::graph::Positions;
-use flopwise::query::{AuditQuery, CountQuery, MemoryQuery, Printed, Query, Working, answer};
-use flopwise::report::{AuditReport, Grouping, ReadingRow, Report};
+use flopwise::query::{AuditQuery, CountQuery, Printed, Query, Working, answer};
+use flopwise::report::{AuditReport, ReadingRow, Report};
 use std::collections::BTreeMap;
 
 /// Models of the rows that are not built in; their rows are not checked.

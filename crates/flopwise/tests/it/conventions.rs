@@ -2,11 +2,9 @@
 //! torchinfo 1.8, calflops 0.3.2, onnx-tool 1.0.1 and PyTorch 2.15 gave for the very models whose
 //! exports are counted here (`tools/convention_oracle.py`), and formulas worked out by hand.
 
-use flopwise::cost::Masking;
 use flopwise::cost::convention::Convention;
-use flopwise::graph::Positions;
-use flopwise::query::{Conventions, CountQuery, MemoryQuery, Query, Working, answer};
-use flopwise::report::{ConventionFigure, ConventionReport, Grouping, Report};
+use flopwise::query::{Conventions, CountQuery, Query, Working, answer};
+use flopwise::report::{ConventionFigure, ConventionReport, Report};
 use std::path::PathBuf;
 
 fn data(file: &str) -> String {

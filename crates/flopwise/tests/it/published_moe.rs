@@ -4,9 +4,9 @@
 use flopwise::arch::{self, Options};
 use flopwise::cost::convention::Convention;
 use flopwise::cost::{self, Masking};
-use flopwise::graph::{Bindings, Dim, Graph, Op, Pass, Positions, Role};
+use flopwise::graph::{Bindings, Dim, Graph, Op, Pass, Role};
 use flopwise::query::{Conventions, CountQuery, Query, Working, answer};
-use flopwise::report::{Grouping, Report};
+use flopwise::report::Report;
 use serde_json::Value;
 use std::path::Path;
 

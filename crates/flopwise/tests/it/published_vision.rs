@@ -5,11 +5,10 @@
 //! where. A figure agrees if it rounds to what is printed.
 
 use flopwise::cost;
-use flopwise::cost::Masking;
 use flopwise::cost::convention::Convention;
-use flopwise::graph::{Bindings, Positions};
+use flopwise::graph::Bindings;
 use flopwise::query::{Conventions, CountQuery, Query, Working, answer, open_model};
-use flopwise::report::{ConventionFigure, Grouping, Report};
+use flopwise::report::{ConventionFigure, Report};
 use serde_json::Value;
 use std::collections::BTreeMap;
 

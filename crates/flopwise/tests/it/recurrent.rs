@@ -8,7 +8,7 @@ use flopwise::cost::convention::Convention;
 use flopwise::cost::{self, Masking, Seen};
 use flopwise::graph::{Bindings, Graph, Keeps, Node, Op, Pass};
 use flopwise::query::{Conventions, CountQuery, Query, Working, answer};
-use flopwise::report::{Grouping, Report};
+use flopwise::report::Report;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -236,13 +236,9 @@ fn states_of_fixed_size() {
 /// GFLOP per token and pass of training under Megatron's convention, and ours.
 fn megatron(model: &str, seq: i128, mtp: u32) -> [f64; 2] {
     let query = CountQuery {
-        model: model.to_owned(),
         bindings: vec![("batch".to_owned(), 1), ("seq".to_owned(), seq)],
-        grouping: Grouping::Kind,
-        masking: Masking::as_file(),
-        positions: flopwise::graph::Positions::All,
         mtp,
-        weights: None,
+        ..CountQuery::of(model)
     };
     let conventions = Conventions::One(Convention::Megatron);
     let report =
