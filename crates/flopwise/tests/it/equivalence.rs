@@ -17,7 +17,7 @@ fn file(name: &str) -> PathBuf {
 /// as a flag of the operator, that of a T5 as a tensor, which cannot be read; so all pairs count.
 fn macs(graph: &mut Graph) -> BTreeMap<Kind, String> {
     let full = Masking { seen: Seen::All, ..Masking::as_file() };
-    cost::apply_masking(graph, &full).unwrap();
+    cost::apply_masking(graph, &full).expect("a file of this test");
     let work = cost::work(graph);
     let mut by_kind: BTreeMap<Kind, Dim> = BTreeMap::new();
     for node in &work.nodes {
@@ -36,17 +36,17 @@ fn macs(graph: &mut Graph) -> BTreeMap<Kind, String> {
 fn kind_of(graph: &Graph, weight: TensorId) -> Kind {
     let reader = graph.nodes.iter().find(|node| node.inputs.contains(&weight));
     let node = reader.unwrap_or_else(|| panic!("{} is not read", graph.tensor(weight).name));
-    match node.op.kind() {
-        _ if node.op.is_view() => kind_of(graph, node.outputs[0]),
-        Kind::Elementwise => Kind::Normalization,
-        kind => kind,
+    let kind = node.op.kind();
+    if node.op.is_view() {
+        return kind_of(graph, node.outputs[0]);
     }
+    if kind == Kind::Elementwise { Kind::Normalization } else { kind }
 }
 
 fn weights(graph: &Graph) -> BTreeMap<String, (String, Kind)> {
     let trained = graph.tensors.iter().enumerate().filter(|(_, one)| one.role == Role::Parameter);
     let entry = |(id, one): (usize, &flopwise::graph::Tensor)| {
-        let shape = one.tensor_type.as_ref().unwrap().shape.to_string();
+        let shape = one.tensor_type.as_ref().expect("a file of this test").shape.to_string();
         (one.name.clone(), (shape, kind_of(graph, TensorId(id))))
     };
     trained.map(entry).collect()
@@ -54,9 +54,9 @@ fn weights(graph: &Graph) -> BTreeMap<String, (String, Kind)> {
 
 #[track_caller]
 fn check(name: &str) {
-    let config = std::fs::read(file(&format!("{name}.config.json"))).unwrap();
-    let mut built = arch::read(name, &config, &Options::whole()).unwrap();
-    let mut export = import::open(&file(&format!("{name}.pt2"))).unwrap();
+    let config = std::fs::read(file(&format!("{name}.config.json"))).expect("a file of this test");
+    let mut built = arch::read(name, &config, &Options::whole()).expect("a file of this test");
+    let mut export = import::open(&file(&format!("{name}.pt2"))).expect("a file of this test");
     assert_eq!(weights(&built), weights(&export), "{name}");
     let parameters = |graph: &Graph| cost::work(graph).parameters.to_string();
     assert_eq!(parameters(&built), parameters(&export), "{name}");
