@@ -4,10 +4,8 @@ use crate::Outcome;
 use crate::args::binding;
 use crate::output;
 use clap::Args as ClapArgs;
-use flopwise::cost::Masking;
-use flopwise::graph::Positions;
-use flopwise::query::{AuditQuery, CountQuery, MemoryQuery, Printed, Query, Working, answer};
-use flopwise::report::{Grouping, Report};
+use flopwise::query::{AuditQuery, CountQuery, Printed, Query, Working, answer};
+use flopwise::report::Report;
 
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
@@ -18,6 +16,7 @@ Examples:
                  --tflops-per-gpu 1,290 --gpu-peak-tflops 4500
 
 Both numbers are taken for rounded at their last digit; 5248+-64 says how much rounding may hide.
+Where no way to count lies within that, the nearest named convention is taken if it is within 0.3 %.
 Exit code 1: no way to count explains the claim.")]
 pub(crate) struct AuditArgs {
     /// A path or a built-in name (`flopwise model` lists them)
@@ -47,16 +46,8 @@ pub(crate) struct AuditArgs {
 }
 
 pub(super) fn run(args: &AuditArgs) -> anyhow::Result<Outcome> {
-    let count = CountQuery {
-        model: args.model.clone(),
-        bindings: args.bind.clone(),
-        grouping: Grouping::Kind,
-        masking: Masking::as_file(),
-        mtp: args.mtp,
-        positions: Positions::All,
-        weights: None,
-        memory: MemoryQuery::plain(),
-    };
+    let bindings = args.bind.clone();
+    let count = CountQuery { bindings, mtp: args.mtp, ..CountQuery::of(&args.model) };
     let query = AuditQuery {
         count,
         tokens_per_second: args.tokens_per_second_per_gpu,

@@ -62,6 +62,24 @@ impl FromStr for Printed {
     }
 }
 
+/// Two rates that were averaged apart, each over its own steps, agree no better than this: so far do
+/// rows of one model differ in Megatron-Bridge's performance summaries.
+const APART: f64 = 0.003;
+
+/// Where rounding leaves only readings with two things counted differently or more, or none, the
+/// convention nearest to the claim explains it if it is near enough.
+fn accept_nearly(rows: &mut [ReadingRow]) {
+    const PLAIN: u32 = 1;
+    if rows.iter().any(|row| row.is_explaining && row.distance <= PLAIN + 1) {
+        return;
+    }
+    let plain = rows.iter_mut().filter(|row| row.distance <= PLAIN);
+    let nearest = plain.min_by(|a, b| a.off_by.abs().total_cmp(&b.off_by.abs()));
+    if let Some(nearest) = nearest.filter(|row| row.off_by.abs() <= APART) {
+        nearest.is_explaining = true;
+    }
+}
+
 pub(super) fn audit(query: &AuditQuery) -> Result<Report, Error> {
     let report = run(query).map_err(|error| name_model(error, &query.count))?;
     Ok(Report::Audit(Box::new(report)))
@@ -84,6 +102,7 @@ fn run(query: &AuditQuery) -> Result<AuditReport, Error> {
             flops_per_token: per_token,
             off_by: per_token / implied - 1.0,
             is_explaining: least <= per_token && per_token <= most,
+            is_within_rounding: least <= per_token && per_token <= most,
             formula: reading.formula.clone(),
             distance: reading.distance,
         }
@@ -94,6 +113,7 @@ fn run(query: &AuditQuery) -> Result<AuditReport, Error> {
         let off = |row: &ReadingRow| row.off_by.abs();
         a.distance.cmp(&b.distance).then(off(a).total_cmp(&off(b)))
     });
+    accept_nearly(&mut rows);
     let ours = readings.model_flops as f64 / readings.tokens as f64;
     Ok(AuditReport {
         model: graph.name.clone(),

@@ -15,8 +15,9 @@ fn data(file: &str) -> PathBuf {
 
 fn weights(graph: &Graph) -> BTreeMap<String, String> {
     let trained = graph.tensors.iter().filter(|tensor| tensor.role == Role::Parameter);
-    let shape =
-        |tensor: &flopwise::graph::Tensor| tensor.tensor_type.as_ref().unwrap().shape.clone();
+    let shape = |tensor: &flopwise::graph::Tensor| {
+        tensor.tensor_type.as_ref().expect("a file of this test").shape.clone()
+    };
     trained.map(|tensor| (tensor.name.clone(), shape(tensor).to_string())).collect()
 }
 
@@ -32,7 +33,7 @@ fn check(file: &str, bytes: &[u8], row: &Value) {
         Err(error) => {
             // A family that does not exist is said of both.
             assert!(error.to_string().contains("has no rule here"), "{file}: {error}");
-            assert!(found.unwrap_err().to_string().contains("has no rule here"), "{file}");
+            assert!(found.expect_err("no rule").to_string().contains("has no rule here"), "{file}");
             return;
         }
     };
@@ -42,7 +43,7 @@ fn check(file: &str, bytes: &[u8], row: &Value) {
     assert_eq!(work.total.macs, wanted.total.macs, "{file}");
     assert_eq!(work.total.other_ops, wanted.total.other_ops, "{file}");
     assert_eq!(work.total.bytes_written, wanted.total.bytes_written, "{file}");
-    let stored = work.stored(&Bindings::default()).unwrap();
+    let stored = work.stored(&Bindings::default()).expect("a file of this test");
     assert_eq!(Some(stored.parameters as u64), row["parameters"].as_u64(), "{file}");
     let all = stored.weight_bytes.0 + stored.buffer_bytes.0 - buffers(&expected);
     let notes: Vec<&str> = found.notes.iter().map(|note| note.text.as_str()).collect();
@@ -56,18 +57,24 @@ fn check(file: &str, bytes: &[u8], row: &Value) {
 }
 
 fn buffers(graph: &Graph) -> u128 {
-    cost::work(graph).stored(&Bindings::default()).unwrap().buffer_bytes.0
+    cost::work(graph).stored(&Bindings::default()).expect("a file of this test").buffer_bytes.0
 }
 
 #[test]
 fn files_of_models_are_the_models_of_their_configs() {
-    let rows: Value = serde_json::from_slice(&std::fs::read(data("models.json")).unwrap()).unwrap();
-    let archive = std::fs::File::open(data("models.zip")).unwrap();
-    let mut archive = zip::ZipArchive::new(archive).unwrap();
-    for row in rows.as_array().unwrap() {
-        let file = row["file"].as_str().unwrap();
+    let rows: Value =
+        serde_json::from_slice(&std::fs::read(data("models.json")).expect("a file of this test"))
+            .expect("a file of this test");
+    let archive = std::fs::File::open(data("models.zip")).expect("a file of this test");
+    let mut archive = zip::ZipArchive::new(archive).expect("a file of this test");
+    for row in rows.as_array().expect("a file of this test") {
+        let file = row["file"].as_str().expect("a file of this test");
         let mut bytes = Vec::new();
-        archive.by_name(file).unwrap().read_to_end(&mut bytes).unwrap();
+        archive
+            .by_name(file)
+            .expect("a file of this test")
+            .read_to_end(&mut bytes)
+            .expect("a file of this test");
         check(file, &bytes, row);
     }
 }
@@ -110,15 +117,16 @@ const LLAMA: &[(&str, Result<u32, &str>)] = &[
 
 fn with(changed: &str, value: Option<Result<u32, &'static str>>) -> Vec<u8> {
     let keys = LLAMA.iter().filter(|(key, _)| *key != changed).copied();
-    let added =
-        value.map(|value| (LLAMA.iter().find(|(key, _)| *key == changed).unwrap().0, value));
+    let added = value.map(|value| {
+        (LLAMA.iter().find(|(key, _)| *key == changed).expect("a file of this test").0, value)
+    });
     file(&keys.chain(added).collect::<Vec<_>>(), &[])
 }
 
 #[test]
 fn what_the_keys_lack_is_named() {
     let check = |file: &[u8], expected: &str| {
-        let error = arch::read("m", file, &Options::whole()).unwrap_err().to_string();
+        let error = arch::read("m", file, &Options::whole()).expect_err("no rule").to_string();
         assert!(error.contains(expected) && !error.contains('\n'), "{error} lacks {expected}");
     };
     check(&with("general.architecture", None), "has no `general.architecture`");
@@ -138,7 +146,8 @@ fn what_the_keys_lack_is_named() {
 #[test]
 fn what_has_no_counterpart_is_said() {
     let notes = |tensors: &[(&str, &[u64])]| {
-        let graph = arch::read("m", &file(LLAMA, tensors), &Options::whole()).unwrap();
+        let graph =
+            arch::read("m", &file(LLAMA, tensors), &Options::whole()).expect("a file of this test");
         let notes: Vec<&str> = graph.notes.iter().map(|note| note.text.as_str()).collect();
         notes.join("\n")
     };

@@ -10,20 +10,24 @@ use std::path::Path;
 
 fn built_in(name: &str) -> Graph {
     let graph = arch::built_in(name, &Options::whole());
-    graph.unwrap_or_else(|| panic!("{name} is no built-in name")).unwrap()
+    graph
+        .unwrap_or_else(|| panic!("{name} is no built-in name"))
+        .expect("what this test is made of")
 }
 
 fn from(config: &Value) -> Graph {
-    arch::read("test", config.to_string().as_bytes(), &Options::whole()).unwrap()
+    arch::read("test", config.to_string().as_bytes(), &Options::whole())
+        .expect("what this test is made of")
 }
 
 fn parameters(graph: &Graph) -> u128 {
-    cost::work(graph).parameters.to_string().parse().unwrap()
+    cost::work(graph).parameters.to_string().parse().expect("what this test is made of")
 }
 
 fn data(file: &str) -> Value {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(file);
-    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+    serde_json::from_slice(&std::fs::read(path).expect("what this test is made of"))
+        .expect("what this test is made of")
 }
 
 fn bindings(seq: i128) -> Bindings {
@@ -32,7 +36,8 @@ fn bindings(seq: i128) -> Bindings {
 
 /// Multiply-accumulates of one pass of one sequence.
 fn macs(graph: &Graph, seq: i128) -> f64 {
-    cost::work(graph).bind(graph, &bindings(seq)).unwrap().total.macs.0 as f64
+    cost::work(graph).bind(graph, &bindings(seq)).expect("what this test is made of").total.macs.0
+        as f64
 }
 
 #[track_caller]
@@ -98,10 +103,14 @@ fn gpt_j_as_released_and_as_trained() {
 #[test]
 fn built_in_names_have_the_parameters_of_transformers() {
     let counted = data("arch/built_in.json");
-    let counted = counted["parameters"].as_object().unwrap();
+    let counted = counted["parameters"].as_object().expect("what this test is made of");
     assert!(counted.len() > 130);
     for (name, expected) in counted {
-        assert_eq!(parameters(&built_in(name)), u128::from(expected.as_u64().unwrap()), "{name}");
+        assert_eq!(
+            parameters(&built_in(name)),
+            u128::from(expected.as_u64().expect("what this test is made of")),
+            "{name}"
+        );
     }
 }
 
@@ -131,7 +140,9 @@ fn bytes_of_the_cache_per_token() {
         let graph = built_in(name);
         let per_state = graph.states.iter().map(|state| {
             assert_eq!(state.keeps, Keeps::All, "{name}");
-            state.elements.as_constant().unwrap() * i128::from(state.format.bits) / 8
+            state.elements.as_constant().expect("what this test is made of")
+                * i128::from(state.format.bits)
+                / 8
         });
         assert_eq!(per_state.sum::<i128>(), expected, "{name}");
     }
@@ -173,16 +184,20 @@ fn mpt_of_every_size_and_length() {
         ("70b", [8192, 80, 64]),
     ]);
     let published = data("published/mpt.json");
-    let rows = published["rows"].as_array().unwrap();
+    let rows = published["rows"].as_array().expect("what this test is made of");
     assert_eq!(rows.len(), 61);
     for row in rows {
-        let [width, layers, heads] = shapes[row[0].as_str().unwrap()];
+        let [width, layers, heads] = shapes[row[0].as_str().expect("what this test is made of")];
         let graph = from(&json!({
             "model_type": "mpt", "d_model": width, "n_layers": layers, "n_heads": heads,
             "expansion_ratio": 4, "vocab_size": 50368, "max_seq_len": row[1], "no_bias": false,
             "learned_pos_emb": true, "attn_config": {"alibi": false}, "torch_dtype": "bfloat16",
         }));
-        assert_eq!(parameters(&graph), u128::from(row[2].as_u64().unwrap()), "{row}");
+        assert_eq!(
+            parameters(&graph),
+            u128::from(row[2].as_u64().expect("what this test is made of")),
+            "{row}"
+        );
     }
 }
 
@@ -240,10 +255,9 @@ fn flops_over_6nd_of_chinchilla() {
         }));
         let n = parameters(&graph) as f64;
         cost::apply_masking(&mut graph, &Masking { seen: Seen::All, ..Masking::as_file() })
-            .unwrap();
+            .expect("what this test is made of");
         let seq = 2048.0;
-        let [layers, width, heads, head_dim] =
-            [layers, width, heads, head_dim].map(|size| f64::from(size));
+        let [layers, width, heads, head_dim] = [layers, width, heads, head_dim].map(f64::from);
         let logits = seq * width * 32000.0;
         let relative = layers * heads * head_dim * (seq * width + seq * seq);
         let macs = macs(&graph, 2048) - logits - relative;

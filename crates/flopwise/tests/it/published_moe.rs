@@ -213,7 +213,7 @@ fn modules_that_predict_further_tokens_are_counted_when_asked_for() {
     {
         let refused = arch::built_in(name, &Options { pass: Pass::Whole, mtp })
             .expect("the test's own input");
-        assert!(refused.unwrap_err().to_string().contains("--mtp"), "{name}");
+        assert!(refused.expect_err("it is refused").to_string().contains("--mtp"), "{name}");
     }
 }
 

@@ -19,9 +19,9 @@ const PROMPT: Sizes = &[("batch", 1), ("text_seq", 77)];
 
 /// Parameters, and multiply-accumulates with every pair of an attention counted.
 fn counted(name: &str, sizes: Sizes) -> (u128, u128) {
-    let mut graph = open_model_as(name, &Options::whole()).unwrap();
+    let mut graph = open_model_as(name, &Options::whole()).expect("what this test is made of");
     let full = Masking { seen: Seen::All, ..Masking::as_file() };
-    cost::apply_masking(&mut graph, &full).unwrap();
+    cost::apply_masking(&mut graph, &full).expect("what this test is made of");
     bound(&graph, sizes)
 }
 
@@ -29,7 +29,7 @@ fn bound(graph: &Graph, sizes: Sizes) -> (u128, u128) {
     let work = cost::work(graph);
     assert_eq!(work.unknown().count(), 0, "{}", graph.name);
     let sizes = Bindings(sizes.iter().map(|(name, size)| ((*name).to_owned(), *size)).collect());
-    let bound = work.bind(graph, &sizes).unwrap();
+    let bound = work.bind(graph, &sizes).expect("what this test is made of");
     (bound.total.parameters, bound.total.macs.0)
 }
 
@@ -194,9 +194,9 @@ fn stable_diffusion_as_onnx_tool_prints_it() {
 #[test]
 fn a_decoded_token_runs_no_encoder() {
     let options = Options { pass: Pass::Decode, mtp: 0 };
-    let mut graph = open_model_as("whisper-tiny", &options).unwrap();
+    let mut graph = open_model_as("whisper-tiny", &options).expect("what this test is made of");
     let masking = Masking { pass: Pass::Decode, ..Masking::as_file() };
-    let fixed = cost::apply_masking(&mut graph, &masking).unwrap();
+    let fixed = cost::apply_masking(&mut graph, &masking).expect("what this test is made of");
     assert_eq!(fixed, [("target_seq".to_owned(), 1)]);
     let (width, context) = (384u128, 100u128);
     // Projections of the token itself, of its question to the encoder, and the feed-forward network.
@@ -208,7 +208,8 @@ fn a_decoded_token_runs_no_encoder() {
 /// Per layer twice the width: of each token so far, and of each of the 1500 frames heard.
 #[test]
 fn a_speech_model_keeps_both_sequences() {
-    let graph = open_model_as("whisper-tiny", &Options::whole()).unwrap();
+    let graph =
+        open_model_as("whisper-tiny", &Options::whole()).expect("what this test is made of");
     let kept = |wanted: &Keeps| {
         let of = graph.states.iter().filter(|state| state.keeps == *wanted);
         of.map(|state| state.elements.to_string()).collect::<Vec<_>>()

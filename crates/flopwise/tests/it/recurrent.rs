@@ -95,16 +95,18 @@ fn weights_and_products_are_those_of_transformers() {
         let Some(macs) = case.row["macs"].as_u64() else { continue };
         n_run += 1;
         let full = Masking { seen: Seen::All, ..Masking::as_file() };
-        cost::apply_masking(&mut graph, &full).unwrap();
+        cost::apply_masking(&mut graph, &full).expect("what this test is made of");
         let bound = bindings(&case.row);
-        let whole = cost::work(&graph).bind(&graph, &bound).unwrap();
+        let whole = cost::work(&graph).bind(&graph, &bound).expect("what this test is made of");
         let mut expected = whole.total.macs.0 as u64;
         for (id, counts) in &whole.nodes {
             let node = &graph.nodes[id.0];
             let other = recurrence_in_pytorch(&graph, node, &bound, &case.config)
                 .or_else(|| convolution_in_pytorch(&graph, node, &bound));
             if let Some(other) = other {
-                expected = expected - counts.as_ref().unwrap().macs.0 as u64 + other;
+                expected = expected
+                    - counts.as_ref().expect("what this test is made of").macs.0 as u64
+                    + other;
             }
         }
         assert_eq!(expected, macs, "{}", case.name);
@@ -253,7 +255,7 @@ fn megatron(model: &str, seq: i128, mtp: u32) -> [f64; 2] {
 #[test]
 fn megatron_bridge_published_nemotron() {
     let text = include_str!("../data/published/nemotron.json");
-    let data: Value = serde_json::from_str(text).unwrap();
+    let data: Value = serde_json::from_str(text).expect("what this test is made of");
     // The release trains Nemotron 3 Super with two steps of its one MTP module: without it the
     // formula gives 75.37, with one step 80.05, with two 84.73.
     let [nano, _] = megatron("nvidia-nemotron-3-nano-30b-a3b-bf16", 8192, 0);
@@ -265,11 +267,15 @@ fn megatron_bridge_published_nemotron() {
     is_near(nano, 22.278_094_848, 1e-3);
     is_near(without, 75.371_642_88, 1e-3);
     is_near(with, 84.727_037_952, 1e-3);
-    for row in data["rows"].as_array().unwrap() {
+    for row in data["rows"].as_array().expect("what this test is made of") {
         let found = if row["model"] == "Nemotron_3_Nano" { nano } else { with };
         // Rates are printed with three digits at least; 26.04.01 rounds tokens to a multiple of 32.
         let percent = if row["container"] == "26.04.01 NeMo Container" { 1.0 } else { 0.3 };
-        is_near(found, row["gflop_per_token"].as_f64().unwrap(), percent);
+        is_near(
+            found,
+            row["gflop_per_token"].as_f64().expect("what this test is made of"),
+            percent,
+        );
     }
 }
 
@@ -277,7 +283,7 @@ fn megatron_bridge_published_nemotron() {
 fn a_state_space_without_attention_decodes() {
     let mut graph = read(SMALL_MAMBA2, Pass::Decode);
     let masking = Masking { pass: Pass::Decode, ..Masking::as_file() };
-    let bound = cost::apply_masking(&mut graph, &masking).unwrap();
+    let bound = cost::apply_masking(&mut graph, &masking).expect("what this test is made of");
     assert_eq!(bound, [("seq".to_owned(), 1)]);
 }
 

@@ -30,7 +30,8 @@ fn bytes_per_token_as_published() {
         let Some(graph) = arch::built_in(name, &Options::whole()) else {
             panic!("{name} is not built in")
         };
-        let kept = cost::kept(&graph.unwrap()).unwrap();
+        let kept = cost::kept(&graph.expect("what this test is made of"))
+            .expect("what this test is made of");
         assert_eq!(value(&kept.per_token(), 1), expected, "{name}");
     };
     check("llama-3.1-405b", 516_096);
@@ -44,8 +45,8 @@ fn formats_take_their_scales_along() {
     // 3 layers of keys and values, 2 heads each, 16 elements a head.
     let check = |name: &str, expected: i128| {
         let mut graph = tiny();
-        graph.cache_format = Some(name.parse::<StoredFormat>().unwrap());
-        let kept = cost::kept(&graph).unwrap();
+        graph.cache_format = Some(name.parse::<StoredFormat>().expect("what this test is made of"));
+        let kept = cost::kept(&graph).expect("what this test is made of");
         assert_eq!(value(&kept.per_token(), 1), expected, "{name}");
     };
     let heads = 3 * 2 * 2;
@@ -67,15 +68,16 @@ fn decoding_reads_what_is_kept() {
         let config = r#"{"model_type": "llama", "hidden_size": 64, "intermediate_size": 16,
             "vocab_size": 10, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
             "num_hidden_layers": 3, "torch_dtype": "bfloat16"}"#;
-        let mut graph = arch::read("tiny", config.as_bytes(), &options).unwrap();
-        graph.cache_format = format.map(|name| name.parse().unwrap());
-        let fixed = cost::apply_masking(&mut graph, &decode).unwrap();
-        let kept = cost::kept(&graph).unwrap();
+        let mut graph =
+            arch::read("tiny", config.as_bytes(), &options).expect("what this test is made of");
+        graph.cache_format = format.map(|name| name.parse().expect("what this test is made of"));
+        let fixed = cost::apply_masking(&mut graph, &decode).expect("what this test is made of");
+        let kept = cost::kept(&graph).expect("what this test is made of");
         let mut bound: BTreeMap<String, i128> = fixed.into_iter().collect();
         bound.extend([("batch".to_owned(), 1), ("context".to_owned(), context)]);
         let bound = Bindings(bound);
-        let work = cost::work(&graph).bind(&graph, &bound).unwrap();
-        let state = bound.evaluate(&kept.per_sequence()).unwrap();
+        let work = cost::work(&graph).bind(&graph, &bound).expect("what this test is made of");
+        let state = bound.evaluate(&kept.per_sequence()).expect("what this test is made of");
         (work.total.bytes_read.0 as i128, work.total.bytes_written.0 as i128, state)
     };
     for format in [None, Some("fp8_e4m3"), Some("nvfp4"), Some("q8_0")] {
@@ -126,7 +128,7 @@ fn kept(layers: &[(flopwise::graph::Keeps, i64)], context: i64) -> cost::Kept {
 fn pages_as_vllm_lays_them_out() {
     use flopwise::graph::Keeps;
     let check = |layers: &[(Keeps, i64)], context: i64, page: u64, expected: i64| {
-        let paged = cost::paged(&kept(layers, context), page).unwrap();
+        let paged = cost::paged(&kept(layers, context), page).expect("what this test is made of");
         assert_eq!(paged.per_sequence, Dim::from(expected), "{layers:?} {context} {page}");
     };
     let window = |keys: i64| Keeps::Window(Dim::from(keys));
@@ -155,43 +157,56 @@ fn pages_as_vllm_lays_them_out() {
 #[test]
 fn exports_keep_what_their_causal_attentions_do() {
     // 4 layers, 8 heads of 64, fp32: an export, so read off its attentions.
-    let mut graph = flopwise::query::open_model("llama_small").unwrap();
+    let mut graph = flopwise::query::open_model("llama_small").expect("what this test is made of");
     let seen = Masking { seen: Seen::Causal, ..Masking::as_file() };
     let before = cost::kept(&graph).map(|kept| value(&kept.per_token(), 1));
     if before.is_none() {
-        cost::apply_masking(&mut graph, &seen).unwrap();
+        cost::apply_masking(&mut graph, &seen).expect("what this test is made of");
     }
-    let kept = cost::kept(&graph).unwrap();
+    let kept = cost::kept(&graph).expect("what this test is made of");
     assert_eq!(kept.layers.len(), 4);
     let decode = Masking { seen: Seen::AsFile, packed: Vec::new(), pass: Pass::Decode };
-    let mut decoded = flopwise::query::open_model("llama_small").unwrap();
-    cost::apply_masking(&mut decoded, &decode).unwrap();
-    let decoded = cost::kept(&decoded).unwrap();
+    let mut decoded =
+        flopwise::query::open_model("llama_small").expect("what this test is made of");
+    cost::apply_masking(&mut decoded, &decode).expect("what this test is made of");
+    let decoded = cost::kept(&decoded).expect("what this test is made of");
     assert_eq!(value(&kept.per_token(), 1), value(&decoded.per_token(), 1));
     assert_eq!(value(&kept.per_sequence(), 77), value(&decoded.per_sequence(), 77));
     // A network that generates nothing keeps nothing.
     for model in ["resnet50", "bert_base", "vit_b_16"] {
-        assert!(cost::kept(&flopwise::query::open_model(model).unwrap()).is_none(), "{model}");
+        assert!(
+            cost::kept(&flopwise::query::open_model(model).expect("what this test is made of"))
+                .is_none(),
+            "{model}"
+        );
     }
 }
 
 #[test]
 fn active_parameters() {
     let check = |name: &str, expected: [u128; 2]| {
-        let graph = arch::built_in(name, &Options::whole()).unwrap().unwrap();
-        let active = cost::active(&graph, &cost::work(&graph)).unwrap();
+        let graph = arch::built_in(name, &Options::whole())
+            .expect("what this test is made of")
+            .expect("what this test is made of");
+        let active = cost::active(&graph, &cost::work(&graph)).expect("what this test is made of");
         let found = [&active.parameters, &active.without_embedding];
-        assert_eq!(found.map(|dim| dim.as_constant().unwrap() as u128), expected, "{name}");
+        assert_eq!(
+            found.map(|dim| dim.as_constant().expect("what this test is made of") as u128),
+            expected,
+            "{name}"
+        );
     };
     // 46.7 B with 6 of 8 experts at rest in 32 layers: 3 x 14336 x 4096 each.
     let rest = 32 * 6 * 3 * 14336 * 4096;
     check("mixtral-8x7b", [46_702_792_704 - rest, 46_702_792_704 - rest - 32000 * 4096]);
     check("llama-3.1-8b", [8_030_261_248, 8_030_261_248 - 128_256 * 4096]);
     let published = |name: &str, billions: f64, is_without: bool| {
-        let graph = arch::built_in(name, &Options::whole()).unwrap().unwrap();
-        let active = cost::active(&graph, &cost::work(&graph)).unwrap();
+        let graph = arch::built_in(name, &Options::whole())
+            .expect("what this test is made of")
+            .expect("what this test is made of");
+        let active = cost::active(&graph, &cost::work(&graph)).expect("what this test is made of");
         let found = if is_without { active.without_embedding } else { active.parameters };
-        let found = found.as_constant().unwrap() as f64 / 1e9;
+        let found = found.as_constant().expect("what this test is made of") as f64 / 1e9;
         assert!((found - billions).abs() < 0.005, "{name}: {found}");
     };
     // The model card of gpt-oss, table 1; it leaves the input embedding out.
