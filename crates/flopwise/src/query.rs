@@ -455,7 +455,7 @@ fn node_rows(graph: &Graph, bound: Option<&BoundWork>) -> Vec<NodeRow> {
         kind: node.op.kind(),
         module: node.module.as_deref().map(str::to_owned),
         line: node.line.as_ref().map(ToString::to_string),
-        output: graph.output_types(node).next().flatten().map(|output| output.shape.to_string()),
+        output: graph.output_types(node).next().flatten().map(|output| output.shape.clone()),
         counts: bound.and_then(|bound| bound.nodes[node_idx].1),
     });
     rows.collect()

@@ -6,6 +6,7 @@
 //!
 //! Not here: where symbols come from and which values they may take (see [`super::Symbol`]).
 
+use smallvec::{SmallVec, smallvec};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -35,8 +36,11 @@ pub struct Dim {
     constant: i128,
     /// The other terms, sorted by monomial, none zero. Empty for a plain number, which costs no
     /// allocation.
-    terms: Vec<Term>,
+    terms: Terms,
 }
+
+/// One term costs no allocation: most counts of a layer are a number times `batch*seq`.
+type Terms = SmallVec<[Term; 1]>;
 
 /// `coefficient * monomial`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -87,7 +91,7 @@ impl Default for Dim {
 
 impl From<i64> for Dim {
     fn from(value: i64) -> Dim {
-        Dim { constant: i128::from(value), terms: Vec::new() }
+        Dim { constant: i128::from(value), terms: SmallVec::new_const() }
     }
 }
 
@@ -100,18 +104,19 @@ impl From<i32> for Dim {
 impl From<u128> for Dim {
     /// A count beyond `i128` becomes [`Dim::OVERFLOW`].
     fn from(value: u128) -> Dim {
-        i128::try_from(value).map_or(Dim::OVERFLOW, |constant| Dim { constant, terms: Vec::new() })
+        i128::try_from(value)
+            .map_or(Dim::OVERFLOW, |constant| Dim { constant, terms: SmallVec::new_const() })
     }
 }
 
 impl Dim {
     /// Zero.
-    pub const ZERO: Dim = Dim { constant: 0, terms: Vec::new() };
+    pub const ZERO: Dim = Dim { constant: 0, terms: SmallVec::new_const() };
     /// One.
-    pub const ONE: Dim = Dim { constant: 1, terms: Vec::new() };
+    pub const ONE: Dim = Dim { constant: 1, terms: SmallVec::new_const() };
     /// A value that could not be held exactly. It absorbs whatever it meets; the graph builder
     /// refuses it.
-    pub const OVERFLOW: Dim = Dim { constant: i128::MIN, terms: Vec::new() };
+    pub const OVERFLOW: Dim = Dim { constant: i128::MIN, terms: SmallVec::new_const() };
 
     /// The symbol `name`, an integer of at least 1.
     #[must_use]
@@ -120,7 +125,10 @@ impl Dim {
     }
 
     fn atom(atom: Atom) -> Dim {
-        Dim { constant: 0, terms: vec![Term { monomial: Arc::from([(atom, 1)]), coefficient: 1 }] }
+        Dim {
+            constant: 0,
+            terms: smallvec![Term { monomial: Arc::from([(atom, 1)]), coefficient: 1 }],
+        }
     }
 
     /// The number this is, when no symbol is left in it and it was held exactly.
@@ -357,7 +365,7 @@ impl Dim {
         if monomial.is_empty() {
             return Dim::ZERO.with_constant(coefficient);
         }
-        Dim { constant: 0, terms: vec![Term { monomial, coefficient }] }
+        Dim { constant: 0, terms: smallvec![Term { monomial, coefficient }] }
     }
 
     /// Replaces symbols by what `binding` gives; a symbol it gives nothing for stays.
@@ -560,7 +568,7 @@ impl Add for &Dim {
 
 /// Adds two sorted lists of terms in one pass.
 fn merge(constant: i128, a: &[Term], b: &[Term]) -> Dim {
-    let mut terms = Vec::with_capacity(a.len() + b.len());
+    let mut terms = Terms::with_capacity(a.len() + b.len());
     let (mut a, mut b) = (a.iter().peekable(), b.iter().peekable());
     loop {
         let order = match (a.peek(), b.peek()) {
@@ -611,7 +619,8 @@ impl Mul for &Dim {
         }
         if self.terms.is_empty() && other.terms.is_empty() {
             let product = self.constant.checked_mul(other.constant);
-            return product.map_or(Dim::OVERFLOW, |constant| Dim { constant, terms: Vec::new() });
+            return product
+                .map_or(Dim::OVERFLOW, |constant| Dim { constant, terms: SmallVec::new_const() });
         }
         match (self.terms.as_slice(), other.terms.as_slice()) {
             ([], _) => return other.scaled(self.constant),
@@ -658,7 +667,7 @@ impl Dim {
             let coefficient = term.coefficient.checked_mul(factor)?;
             Some(Term { monomial: Arc::clone(&term.monomial), coefficient })
         };
-        let terms: Option<Vec<Term>> = self.terms.iter().map(term).collect();
+        let terms: Option<Terms> = self.terms.iter().map(term).collect();
         match (self.constant.checked_mul(factor), terms) {
             (Some(constant), Some(terms)) => Dim { constant, terms },
             _ => Dim::OVERFLOW,

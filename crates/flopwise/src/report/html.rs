@@ -411,7 +411,7 @@ fn node_row(row: &NodeRow, estimate: Option<&NodeEstimate>) -> Value {
         op => &row.op,
         module => row.module.as_deref().unwrap_or_default(),
         line => row.line.as_deref().unwrap_or_default(),
-        output => row.output.as_deref().unwrap_or_default(),
+        output => row.output.as_ref().map(ToString::to_string).unwrap_or_default(),
         macs => counts.map(|counts| counts.macs.to_string()),
         ops => counts.map(|counts| (counts.other_ops + counts.transcendental_ops).to_string()),
         bytes => counts.map(|counts| counts.bytes().to_string()),

@@ -2,7 +2,7 @@
 
 use super::super::svg::tests::{assert_balanced, node_row, report};
 use super::{MAX_NODES, html};
-use crate::graph::{Kind, Symbol};
+use crate::graph::{Dim, Kind, Shape, Symbol};
 use crate::note::Note;
 use crate::report::{EstimateReport, Unknown};
 use std::collections::BTreeMap;
@@ -70,7 +70,7 @@ fn names_are_escaped() {
     report.count.notes = vec![Note::new(hostile)];
     report.count.unknown[0].operator = text();
     report.count.nodes[0].name = text();
-    report.count.nodes[1].output = Some(text());
+    report.count.nodes[1].output = Some(Shape(vec![Dim::symbol(hostile)]));
     report.costliest[0].name = text();
     report.points[0].name = text();
     report.profile.machine.cpu = text();

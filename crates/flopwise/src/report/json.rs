@@ -142,7 +142,7 @@ struct NodeJson<'a> {
     kind: &'a str,
     module: Option<&'a str>,
     line: Option<&'a str>,
-    output: Option<&'a str>,
+    output: Option<String>,
     #[serde(flatten)]
     counts: CountsJson,
 }
@@ -244,7 +244,7 @@ fn node(node: &NodeRow) -> NodeJson<'_> {
         kind: node.kind.name(),
         module: node.module.as_deref(),
         line: node.line.as_deref(),
-        output: node.output.as_deref(),
+        output: node.output.as_ref().map(ToString::to_string),
         counts: counts(node.counts.as_ref()),
     }
 }

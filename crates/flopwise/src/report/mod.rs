@@ -46,7 +46,7 @@ pub use versus::{VersusReport, VersusRow, side_by_side};
 
 use crate::cost::{Counts, Stored};
 use crate::estimate::Estimate;
-use crate::graph::{Kind, Symbol, TensorType};
+use crate::graph::{Kind, Shape, Symbol, TensorType};
 use crate::machine::Profile;
 use crate::note::Note;
 use crate::units::Bytes;
@@ -235,7 +235,7 @@ pub struct NodeRow {
     /// Source line.
     pub line: Option<String>,
     /// Shape of the first output.
-    pub output: Option<String>,
+    pub output: Option<Shape>,
     /// Its counts; `None` while a symbol is unbound or when it could not be counted.
     pub counts: Option<Counts>,
 }

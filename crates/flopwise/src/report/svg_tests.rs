@@ -3,7 +3,7 @@
 use super::{BOTTOM, LEFT, MAX_MARKS, RIGHT, TOP, roofline_svg};
 use crate::cost::{Counts, Stored};
 use crate::estimate::{Assumption, Bound, Estimate, NodeEstimate, Rates};
-use crate::graph::{Kind, NodeId};
+use crate::graph::{Kind, NodeId, Shape};
 use crate::machine::Profile;
 use crate::report::{
     Costly, CountReport, Counted, EstimateReport, Formula, Grouping, NodeRow, Point,
@@ -95,7 +95,7 @@ pub(crate) fn node_row((name, kind): (&str, Kind), counts: Option<Counts>) -> No
         kind,
         module: Some(format!("layer.{name}")),
         line: Some("net.py:7".to_owned()),
-        output: Some("[1, 64]".to_owned()),
+        output: Some(Shape::of(&[1, 64])),
         counts,
     }
 }

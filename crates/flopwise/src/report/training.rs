@@ -316,7 +316,7 @@ struct NodeJson<'a> {
     kind: &'a str,
     module: Option<&'a str>,
     line: Option<&'a str>,
-    output: Option<&'a str>,
+    output: Option<String>,
     #[serde(flatten)]
     counts: CountsJson,
 }
@@ -416,7 +416,7 @@ fn node(node: &TrainingNode) -> NodeJson<'_> {
         kind: row.kind.name(),
         module: row.module.as_deref(),
         line: row.line.as_deref(),
-        output: row.output.as_deref(),
+        output: row.output.as_ref().map(ToString::to_string),
         counts: counts(node.counts.as_ref()),
     }
 }
