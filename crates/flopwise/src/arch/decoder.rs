@@ -41,6 +41,8 @@ pub(super) struct Decoder {
     pub(super) max_length: Option<i64>,
     /// Where constants multiply.
     pub(super) multiplied: Multiplied,
+    /// Layers per block, where layers attend over the results of blocks before (`depth.rs`).
+    pub(super) depth: Option<i64>,
 }
 
 /// Where a decoder multiplies by a constant.
@@ -192,10 +194,16 @@ impl Decoder {
         if let Some((name, norm)) = self.embedding_norm {
             x = net.norm(name, x, norm)?;
         }
-        for (layer_idx, layer) in self.layers.iter().enumerate() {
-            let name = format!("{}.{layer_idx}", self.paths.layers);
-            x = net.module(&name, layer.class, |net| layer.build(net, x))?;
-        }
+        x = match self.depth {
+            Some(every) => self.over_depth(net, x, every)?,
+            None => {
+                for (layer_idx, layer) in self.layers.iter().enumerate() {
+                    let name = format!("{}.{layer_idx}", self.paths.layers);
+                    x = net.module(&name, layer.class, |net| layer.build(net, x))?;
+                }
+                x
+            }
+        };
         if let Some((name, norm)) = self.final_norm {
             x = net.norm(name, x, norm)?;
         }
@@ -282,7 +290,7 @@ impl Layer {
         }
     }
 
-    fn mix(&self, net: &mut Network, x: TensorId) -> Made {
+    pub(super) fn mix(&self, net: &mut Network, x: TensorId) -> Made {
         match &self.mixer {
             Some((name, mixer)) => net.module(name, mixer.class(), |net| {
                 mixer.check()?;
@@ -292,7 +300,7 @@ impl Layer {
         }
     }
 
-    fn feed(&self, net: &mut Network, x: TensorId) -> Made {
+    pub(super) fn feed(&self, net: &mut Network, x: TensorId) -> Made {
         match &self.feed_forward {
             Some((name, part)) => net.module(name, part.class(), |net| part.build(net, x)),
             None => Ok(x),

@@ -8,6 +8,7 @@ mod checkpoint;
 mod checkpoint_tests;
 mod config;
 mod decoder;
+mod depth;
 mod described;
 mod diffusion;
 mod encoder_decoder;

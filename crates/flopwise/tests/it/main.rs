@@ -6,6 +6,7 @@ mod backward;
 mod conventions;
 mod equivalence;
 mod gguf;
+mod kimi_k3;
 mod masks;
 mod memory;
 mod onnx;

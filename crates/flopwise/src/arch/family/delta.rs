@@ -2,7 +2,7 @@
 
 use super::super::config::Config;
 use super::super::decoder::{Arrangement, Decoder, Layer, Paths};
-use super::super::layer::delta::{DeltaProjections, GatedDelta, KimiDelta};
+use super::super::layer::delta::{DeltaProjections, GatedDelta, KimiDelta, KimiWeights};
 use super::super::layer::{
     CausalConvolution, Correction, Dense, Experts, FeedForward, Gate, HeadNorm, LatentAttention,
     Mixer, Projections, Recurrent, Scores, SelfAttention, SharedExpert, attention::Span,
@@ -262,6 +262,10 @@ const AFTER: Arrangement = Arrangement::Residual {
 };
 
 fn kimi_linear(config: &Config, request: &Request) -> Result<Graph, Error> {
+    // The text part of Kimi K3 has the same model_type.
+    if super::kimi_k3::is_meant(config)? {
+        return super::kimi_k3::text(config, request);
+    }
     let linear = config.sub("linear_attn_config")?;
     let size = |field: &str, own: &str, default: i64| match &linear {
         Some(linear) if linear.has(field) => linear.size(field),
@@ -275,6 +279,9 @@ fn kimi_linear(config: &Config, request: &Request) -> Result<Graph, Error> {
             bias: Bias::None,
             function: Some(parts::function(config, "hidden_act", "silu")?),
         },
+        weights: KimiWeights::Joined,
+        has_full_gate: false,
+        is_bounded: false,
         state_format: Format::FP32,
     }));
     let latent = LatentAttention::deepseek(
@@ -307,7 +314,7 @@ fn kimi_linear(config: &Config, request: &Request) -> Result<Graph, Error> {
 
 /// Which layers the checkpoint's own lists, counted from 1, give to attention; `layer_types` comes
 /// first.
-fn full_layers(
+pub(super) fn full_layers(
     config: &Config,
     linear: Option<&Config>,
     n_layers: i64,

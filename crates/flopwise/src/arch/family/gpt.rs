@@ -68,6 +68,7 @@ fn decoder(
         head: Some(Head { name: "lm_head", is_tied, bias: Bias::None, is_soft_capped: false }),
         max_length: None,
         multiplied: Multiplied::default(),
+        depth: None,
     })
 }
 

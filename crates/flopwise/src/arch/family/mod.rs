@@ -13,6 +13,7 @@ mod gemma;
 mod gemma4;
 mod gpt;
 mod heads;
+mod kimi_k3;
 mod linear;
 mod llama;
 mod llama_kin;
@@ -45,6 +46,7 @@ pub(super) type Build = fn(&Config, &Request) -> Result<Graph, Error>;
 /// Every `model_type` known, with its builder.
 const FAMILIES: &[&[(&str, Build)]] = &[
     deepseek::TYPES,
+    kimi_k3::TYPES,
     llama::TYPES,
     moe::TYPES,
     llama_kin::TYPES,

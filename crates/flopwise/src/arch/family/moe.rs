@@ -7,8 +7,8 @@
 use super::super::config::Config;
 use super::super::decoder::{Arrangement, Decoder, Layer, Paths};
 use super::super::layer::{
-    Correction, Dense, Experts, FeedForward, Gate, HeadNorm, Mixer, Projections, Scaled, Scores,
-    SelfAttention, SharedExpert, attention::Span,
+    Bounds, Correction, Dense, Experts, FeedForward, Gate, HeadNorm, Mixer, Projections, Scaled,
+    Scores, SelfAttention, SharedExpert, attention::Span,
 };
 use super::super::mtp;
 use super::super::network::{Bias, Norm};
@@ -429,7 +429,7 @@ fn gpt_oss(config: &Config, request: &Request) -> Result<Graph, Error> {
     };
     let experts = Experts {
         class: "GptOssMLP",
-        is_clamped: true,
+        bounds: Bounds::Clamped,
         bias: Bias::Added,
         orientation: Orientation::Plain,
         gate,

@@ -4,8 +4,8 @@
 use super::super::config::Config;
 use super::super::decoder::{Arrangement, Decoder, Layer, Paths};
 use super::super::layer::{
-    Correction, Dense, Experts, FeedForward, Gate, Gating, Mixer, Recurrent, Scores, SelfAttention,
-    SharedExpert,
+    Correction, Dense, Experts, FeedForward, Gate, Gating, Latent, Mixer, Recurrent, Scores,
+    SelfAttention, SharedExpert,
 };
 use super::super::network::{Bias, Made, Network, Norm};
 use super::mamba::{Fields2, MIXER_ONLY, decoder, dual};
@@ -190,7 +190,11 @@ fn experts(config: &Config) -> Result<Experts, Error> {
             ..experts.gate
         },
         shared: Some(SharedExpert { name: "shared_experts", dense, gate: None }),
-        latent: config.optional("moe_latent_size")?,
+        latent: config.optional("moe_latent_size")?.map(|width| Latent {
+            width,
+            names: ["fc1_latent_proj", "fc2_latent_proj"],
+            norm: None,
+        }),
         ..experts
     })
 }

@@ -143,8 +143,24 @@ pub(in crate::arch) struct KimiDelta {
     pub(in crate::arch) head_dim: i64,
     /// The convolution before it.
     pub(in crate::arch) convolution: CausalConvolution,
+    /// How its weights lie.
+    pub(in crate::arch) weights: KimiWeights,
+    /// Whether one projection makes the gate of the result, or two narrow ones.
+    pub(in crate::arch) has_full_gate: bool,
+    /// Whether decays have a bound: `bound sigmoid(exp(A_log) (f(x) + dt_bias))`.
+    pub(in crate::arch) is_bounded: bool,
     /// The format of the state that is kept.
     pub(in crate::arch) state_format: Format,
+}
+
+/// How the weights of a [`KimiDelta`] lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::arch) enum KimiWeights {
+    /// One convolution for queries, keys and values, a module for the decay (transformers).
+    Joined,
+    /// A convolution each, and `A_log` with as many elements as a head has, of which the first are
+    /// the heads' and the others zero (the checkpoint of Kimi K3).
+    Apart,
 }
 
 impl KimiDelta {
@@ -156,9 +172,7 @@ impl KimiDelta {
         for name in ["q_proj", "k_proj", "v_proj"] {
             parts.push(net.linear(name, x, width, Bias::None)?);
         }
-        let joined = net.concat(&parts, 2)?;
-        let mixed = self.convolution.build(net, "conv1d", joined)?;
-        let parts = net.split(mixed, &[width, width, width])?;
+        let parts = self.convolve(net, &parts, width)?;
         let apart = tokens.shape(&[self.heads, self.head_dim]);
         let mut operands = Vec::new();
         for part in parts {
@@ -175,8 +189,13 @@ impl KimiDelta {
         let rule = rule.stated(net, &tokens, "kimi_delta_rule");
         let result = recurrence(net, rule, &operands)?;
         keep(net, &[self.heads, self.head_dim, self.head_dim], self.state_format);
-        let narrow = net.linear("g_a_proj", x, self.head_dim, Bias::None)?;
-        let gate = net.linear("g_b_proj", narrow, width, Bias::None)?;
+        let gate = match self.has_full_gate {
+            true => net.linear("g_proj", x, width, Bias::None)?,
+            false => {
+                let narrow = net.linear("g_a_proj", x, self.head_dim, Bias::None)?;
+                net.linear("g_b_proj", narrow, width, Bias::None)?
+            }
+        };
         let gate = net.reshape(gate, &apart)?;
         let gate = net.each(Function::Sigmoid, &[gate])?;
         let normed = net.norm("o_norm", result, Norm::Rms)?;
@@ -185,20 +204,73 @@ impl KimiDelta {
         net.linear("o_proj", flat, hidden, Bias::None)
     }
 
-    /// `-exp(A_log) softplus(f(x) + dt_bias)`, with `f` two narrow projections.
+    /// The convolutions of queries, keys and values.
+    fn convolve(
+        &self,
+        net: &mut Network,
+        parts: &[TensorId],
+        width: i64,
+    ) -> Result<Vec<TensorId>, Error> {
+        match self.weights {
+            KimiWeights::Joined => {
+                let joined = net.concat(parts, 2)?;
+                let mixed = self.convolution.build(net, "conv1d", joined)?;
+                net.split(mixed, &[width, width, width])
+            }
+            KimiWeights::Apart => {
+                let named = parts.iter().zip(["q_conv1d", "k_conv1d", "v_conv1d"]);
+                named.map(|(part, name)| self.convolution.build(net, name, *part)).collect()
+            }
+        }
+    }
+
     fn decay(&self, net: &mut Network, x: TensorId, tokens: &Tokens) -> Made {
-        net.module("forget_gate", "ForgetGate", |net| {
-            let width = self.heads.saturating_mul(self.head_dim);
-            let narrow = net.linear("f_a_proj", x, self.head_dim, Bias::None)?;
-            let wide = net.linear("f_b_proj", narrow, width, Bias::None)?;
-            let bias = net.parameter("dt_bias", &[width])?;
-            let step = net.add(wide, bias)?;
-            let step = net.each(Function::Softplus, &[step])?;
-            let step = net.reshape(step, &tokens.shape(&[self.heads, self.head_dim]))?;
-            let rate = net.parameter("A_log", &[1, 1, self.heads, 1])?;
-            let rate = negative_exponential(net, rate)?;
-            net.mul(step, rate)
-        })
+        match self.weights {
+            KimiWeights::Joined => {
+                net.module("forget_gate", "ForgetGate", |net| self.decays(net, x, tokens))
+            }
+            KimiWeights::Apart => self.decays(net, x, tokens),
+        }
+    }
+
+    /// `-exp(A_log) softplus(f(x) + dt_bias)`, with `f` two narrow projections; or bounded.
+    fn decays(&self, net: &mut Network, x: TensorId, tokens: &Tokens) -> Made {
+        let width = self.heads.saturating_mul(self.head_dim);
+        let narrow = net.linear("f_a_proj", x, self.head_dim, Bias::None)?;
+        let wide = net.linear("f_b_proj", narrow, width, Bias::None)?;
+        let bias = net.parameter("dt_bias", &[width])?;
+        let step = net.add(wide, bias)?;
+        let of_heads = tokens.shape(&[self.heads, self.head_dim]);
+        if self.is_bounded {
+            let step = net.reshape(step, &of_heads)?;
+            let rate = self.rate(net)?;
+            let rate = net.each(Function::Exp, &[rate])?;
+            let step = net.mul(step, rate)?;
+            let step = net.each(Function::Sigmoid, &[step])?;
+            return net.scale(step);
+        }
+        let step = net.each(Function::Softplus, &[step])?;
+        let step = net.reshape(step, &of_heads)?;
+        let rate = self.rate(net)?;
+        let rate = negative_exponential(net, rate)?;
+        net.mul(step, rate)
+    }
+
+    /// `A_log` of each head.
+    fn rate(&self, net: &mut Network) -> Made {
+        match self.weights {
+            KimiWeights::Joined => net.parameter("A_log", &[1, 1, self.heads, 1]),
+            KimiWeights::Apart => {
+                if self.head_dim < self.heads {
+                    let (heads, size) = (self.heads, self.head_dim);
+                    let what = format!("A_log has {size} elements, too few for {heads} heads");
+                    return Err(Error::new(what));
+                }
+                let padded = net.parameter("A_log", &[self.head_dim])?;
+                let rates = net.slice(padded, 0, 0, self.heads)?;
+                net.reshape(rates, &[Dim::ONE, Dim::ONE, dim(self.heads), Dim::ONE])
+            }
+        }
     }
 }
 

@@ -26,6 +26,8 @@ pub(in crate::arch) enum Gating {
     Gated([&'static str; 3]),
     /// The same with gate and up in one matrix: names of both and of down.
     GatedJoined([&'static str; 2]),
+    /// SiTU-GLU, see [`situ`]: names of gate, up, down, and whether up is capped too.
+    Situ([&'static str; 3], bool),
     /// `down(f(up(x)))`: names of up, down.
     Plain([&'static str; 2]),
     /// The same with weights `[in, out]` (GPT-2).
@@ -55,6 +57,12 @@ impl Dense {
                 let product = net.mul(gate, up)?;
                 net.linear(down, product, hidden, self.bias)
             }
+            Gating::Situ([gate, up, down], is_capped) => {
+                let gate = net.linear(gate, x, self.width, self.bias)?;
+                let up = net.linear(up, x, self.width, self.bias)?;
+                let product = situ(net, gate, up, is_capped)?;
+                net.linear(down, product, hidden, self.bias)
+            }
             Gating::GatedJoined([both, down]) => {
                 let both = net.linear(both, x, 2 * self.width, self.bias)?;
                 let halves = net.split(both, &[self.width, self.width])?;
@@ -74,4 +82,15 @@ impl Dense {
             }
         }
     }
+}
+
+/// `cap(gate) sigmoid(gate) cap(up)` with `cap(x) = beta tanh(x / beta)`, the gate of Kimi K3 (arXiv
+/// 2607.24653, SiTU-GLU; sglang `models/kimi_k3.py`, `SituAndMul`); without a second beta up is not
+/// capped.
+pub(super) fn situ(net: &mut Network, gate: TensorId, up: TensorId, is_capped: bool) -> Made {
+    let bent = net.soft_cap(gate)?;
+    let opened = net.each(Function::Sigmoid, &[gate])?;
+    let gate = net.mul(bent, opened)?;
+    let up = if is_capped { net.soft_cap(up)? } else { up };
+    net.mul(gate, up)
 }

@@ -19,7 +19,7 @@ pub(super) use cross::{CrossAttention, Source};
 pub(super) use feed_forward::{Dense, Gating};
 pub(super) use indexer::Indexer;
 pub(super) use latent::LatentAttention;
-pub(super) use moe::{Correction, Experts, Gate, Scaled, Scores, SharedExpert};
+pub(super) use moe::{Bounds, Correction, Experts, Gate, Latent, Scaled, Scores, SharedExpert};
 pub(super) use recurrent::{CausalConvolution, Recurrent};
 
 use super::network::{Made, Network};

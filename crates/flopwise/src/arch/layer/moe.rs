@@ -3,8 +3,8 @@
 //!
 //! Every token is computed by exactly `k` experts: no token is dropped and no capacity is padded.
 
-use super::feed_forward::Dense;
-use crate::arch::network::{Bias, Made, Network, dim};
+use super::feed_forward::{Dense, situ};
+use crate::arch::network::{Bias, Made, Network, Norm, dim};
 use crate::error::Error;
 use crate::graph::{
     Dim, Function, Kind, MatMul, Op, Orientation, Stated, StatedGradient, TensorId,
@@ -25,9 +25,8 @@ pub(in crate::arch) struct Experts {
     pub(in crate::arch) function: Function,
     /// Whether a gate multiplies: gate and up lie in one stack.
     pub(in crate::arch) is_gated: bool,
-    /// Whether gate and up are clamped, and 1 is added to up: `(up + 1) gate sigmoid(1.702 gate)`
-    /// (gpt-oss, transformers `models/gpt_oss/modeling_gpt_oss.py`).
-    pub(in crate::arch) is_clamped: bool,
+    /// What is done to gate and up besides.
+    pub(in crate::arch) bounds: Bounds,
     /// What the scores multiply.
     pub(in crate::arch) scaled: Scaled,
     /// Whether each expert's matrices have biases.
@@ -39,7 +38,30 @@ pub(in crate::arch) struct Experts {
     /// An expert that every token visits.
     pub(in crate::arch) shared: Option<SharedExpert>,
     /// Tokens are projected to this width before the experts and back after them (LatentMoE).
-    pub(in crate::arch) latent: Option<i64>,
+    pub(in crate::arch) latent: Option<Latent>,
+}
+
+/// What bounds the gate and up of an expert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::arch) enum Bounds {
+    /// Nothing.
+    None,
+    /// Both are clamped, and 1 is added to up: `(up + 1) gate sigmoid(1.702 gate)` (gpt-oss,
+    /// transformers `models/gpt_oss/modeling_gpt_oss.py`).
+    Clamped,
+    /// SiTU-GLU, see [`situ`], and whether up is capped too.
+    Situ(bool),
+}
+
+/// Projections around the experts.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::arch) struct Latent {
+    /// Elements of a token between them.
+    pub(in crate::arch) width: i64,
+    /// Their names, first the one before the experts.
+    pub(in crate::arch) names: [&'static str; 2],
+    /// The name of a norm of the experts' result.
+    pub(in crate::arch) norm: Option<&'static str>,
 }
 
 /// The router.
@@ -115,7 +137,7 @@ impl Experts {
             width,
             function: Function::Silu,
             is_gated: true,
-            is_clamped: false,
+            bounds: Bounds::None,
             scaled: Scaled::Results,
             bias: Bias::None,
             orientation: Orientation::Transposed,
@@ -150,14 +172,20 @@ impl Experts {
         // Nemotron 3 gives the projections a bias where its dense networks have one.
         let latent_bias = self.shared.as_ref().map_or(Bias::None, |shared| shared.dense.bias);
         let narrow = match self.latent {
-            Some(width) => net.linear("fc1_latent_proj", flat, width, latent_bias)?,
+            Some(Latent { width, names, .. }) => net.linear(names[0], flat, width, latent_bias)?,
             None => flat,
         };
         let routed = net.module("experts", "Experts", |net| {
             self.routed(net, narrow, &n_tokens, [scores, chosen])
         })?;
         let mut routed = match self.latent {
-            Some(_) => net.linear("fc2_latent_proj", routed, hidden, latent_bias)?,
+            Some(Latent { names, norm, .. }) => {
+                let normed = match norm {
+                    Some(norm) => net.norm(norm, routed, Norm::Rms)?,
+                    None => routed,
+                };
+                net.linear(names[1], normed, hidden, latent_bias)?
+            }
             None => routed,
         };
         if let Some(shared) = &self.shared {
@@ -262,9 +290,13 @@ impl Experts {
     fn gated(&self, net: &mut Network, both: TensorId) -> Made {
         let halves = net.split(both, &[self.width, self.width])?;
         let (gate, up) = (halves[0], halves[1]);
-        if !self.is_clamped {
-            let gate = net.each(self.function, &[gate])?;
-            return net.mul(gate, up);
+        match self.bounds {
+            Bounds::None => {
+                let gate = net.each(self.function, &[gate])?;
+                return net.mul(gate, up);
+            }
+            Bounds::Situ(is_capped) => return situ(net, gate, up, is_capped),
+            Bounds::Clamped => {}
         }
         let gate = net.each(Function::Clamp, &[gate])?;
         let up = net.each(Function::Clamp, &[up])?;
