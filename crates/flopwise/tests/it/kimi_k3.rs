@@ -206,7 +206,10 @@ fn fields_change_what_is_built() {
     assert_eq!(full - whole, 2 * 16 * 8 + 8 - 4 * 3 * 8 * 8);
     let silu = read(&small("hidden_act", "silu".into())).expect("a graph");
     let capped = read(&small("hidden_act", "situ".into())).expect("a graph");
-    assert_ne!(cost::work(&silu).total.transcendental_ops, cost::work(&capped).total.transcendental_ops);
+    assert_ne!(
+        cost::work(&silu).total.transcendental_ops,
+        cost::work(&capped).total.transcendental_ops
+    );
 }
 
 #[track_caller]
