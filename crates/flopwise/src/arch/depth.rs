@@ -1,7 +1,7 @@
 //! Attention residuals (arXiv 2607.24653, Kimi K3): before each part of a layer, a softmax over depth
 //! mixes the results of all blocks of layers so far with the sum of the block that is under way.
 //!
-//! Names and order are those of sglang (`models/kimi_k3.py`, `forward_attn_residual` and
+//! Names and order are those of sglang's `KimiK3DecoderLayer` (`forward_attn_residual` and
 //! `_apply_attn_res_torch`) and of the checkpoint. Not here: residuals that only add up
 //! (`decoder.rs`).
 

@@ -10,7 +10,7 @@ fn named(options: &Options) -> Graph {
     arch::built_in("kimi-k3", options).expect("a built-in name").expect("a graph")
 }
 
-/// As the checkpoint at moonshotai/Kimi-K3 has them, one of each kind (lightseekorg/tokenspeed,
+/// As the checkpoint at moonshotai/Kimi-K3 has them, one of each kind (tokenspeed,
 /// `kimi_k3_checkpoint_plan`'s tests), without the prefix `language_model.`.
 const TENSORS: &[(&str, &[i128])] = &[
     ("model.embed_tokens.weight", &[163_840, 7168]),
@@ -97,6 +97,17 @@ fn parameters_are_the_published_ones() {
     let active = without_experts + 92 * 16 * expert - table;
     let rounded = |count: i128, unit: i128| (10 * count / unit + 5) / 10;
     assert_eq!((rounded(total, 100_000_000_000), rounded(active, 1_000_000_000)), (28, 104));
+}
+
+/// The checkpoint's files are published as 1.56 TB: experts in MXFP4, 17 bytes for 32 elements.
+#[test]
+fn experts_are_stored_in_mxfp4() {
+    let work = cost::work(&named(&Options::whole()));
+    let total = work.parameters.as_constant().expect("the test's own input");
+    let experts = 92 * 896 * 3 * 3584 * 3072_i128;
+    let bytes = work.weight_bytes.as_constant().expect("the test's own input");
+    assert_eq!(bytes, 2 * (total - experts) + experts / 32 * 17);
+    assert_eq!((bytes + 5_000_000_000) / 10_000_000_000, 156);
 }
 
 #[test]

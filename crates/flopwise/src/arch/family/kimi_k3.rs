@@ -1,9 +1,9 @@
 //! Kimi K3 (arXiv 2607.24653): Kimi Delta Attention and gated latent attention, experts over latents,
 //! SiTU-GLU, attention residuals.
 //!
-//! transformers has no such model; fields, names and order are those of sglang
-//! (`models/kimi_k3.py`), and of vLLM after it, and of the checkpoint, except that the experts of a
-//! layer lie in one stack. Not here: what images go through.
+//! transformers has no such model; fields, names and order are those of sglang's
+//! `KimiK3LinearForCausalLM` and of the checkpoint, except that the experts of a layer lie in one
+//! stack. Not here: what images go through.
 
 use super::super::config::Config;
 use super::super::decoder::{Arrangement, Decoder, Layer};

@@ -85,7 +85,7 @@ impl Dense {
 }
 
 /// `cap(gate) sigmoid(gate) cap(up)` with `cap(x) = beta tanh(x / beta)`, the gate of Kimi K3 (arXiv
-/// 2607.24653, SiTU-GLU; sglang `models/kimi_k3.py`, `SituAndMul`); without a second beta up is not
+/// 2607.24653, SiTU-GLU; `SituAndMul` in the checkpoint's modeling_kimi_linear.py); without a second beta up is not
 /// capped.
 pub(super) fn situ(net: &mut Network, gate: TensorId, up: TensorId, is_capped: bool) -> Made {
     let bent = net.soft_cap(gate)?;
