@@ -1,5 +1,5 @@
-//! Attention residuals (arXiv 2607.24653, Kimi K3): before each part of a layer, a softmax over depth
-//! mixes the results of all blocks of layers so far with the sum of the block that is under way.
+//! Attention residuals (arXiv 2607.24653, Kimi K3): before each part of a layer, a softmax over
+//! depth mixes the results of all blocks of layers so far with the sum of the block under way.
 //!
 //! Names and order are those of sglang's `KimiK3DecoderLayer` (`forward_attn_residual` and
 //! `_apply_attn_res_torch`) and of the checkpoint. Not here: residuals that only add up
@@ -43,7 +43,8 @@ impl Decoder {
 }
 
 impl Depth {
-    /// A softmax over blocks, scored by one trained direction, mixes them: `NAME_norm`, `NAME_proj`.
+    /// A softmax over blocks, scored by one trained direction, mixes them (`NAME_norm`,
+    /// `NAME_proj`).
     fn mixed(self, net: &mut Network, name: &str) -> Made {
         let hidden = net.width(self.sum)?;
         let [norm, projection] = ["norm", "proj"].map(|part| format!("{name}_{part}"));

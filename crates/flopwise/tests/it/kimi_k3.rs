@@ -205,8 +205,8 @@ fn fields_change_what_is_built() {
         cost::work(&graph).parameters.as_constant().unwrap()
     };
     let full = count("tie_word_embeddings", false.into());
-    // the gate of attention; two narrow projections for one wide; the norm of latents; two norms and
-    // two projections of each layer and of the head
+    // the gate of attention; two narrow projections for one wide; the norm of latents; two norms
+    // and two projections of each layer, one of the head
     assert_eq!(full - count("mla_use_output_gate", false.into()), 16 * 8);
     let narrow = count("linear_attn_config.use_full_rank_gate", false.into());
     assert_eq!(full - narrow, 16 * 8 - 4 * (16 + 8));

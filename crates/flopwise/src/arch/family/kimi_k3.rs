@@ -1,5 +1,5 @@
-//! Kimi K3 (arXiv 2607.24653): Kimi Delta Attention and gated latent attention, experts over latents,
-//! SiTU-GLU, attention residuals.
+//! Kimi K3 (arXiv 2607.24653): Kimi Delta Attention and gated latent attention, experts over
+//! latents, SiTU-GLU, attention residuals.
 //!
 //! transformers has no such model; fields, names and order are those of sglang's
 //! `KimiK3LinearForCausalLM` and of the checkpoint, except that the experts of a layer lie in one

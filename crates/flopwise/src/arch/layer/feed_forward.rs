@@ -84,9 +84,9 @@ impl Dense {
     }
 }
 
-/// `cap(gate) sigmoid(gate) cap(up)` with `cap(x) = beta tanh(x / beta)`, the gate of Kimi K3 (arXiv
-/// 2607.24653, SiTU-GLU; `SituAndMul` in the checkpoint's modeling_kimi_linear.py); without a second beta up is not
-/// capped.
+/// SiTU-GLU, `cap(gate) sigmoid(gate) cap(up)` with `cap(x) = beta tanh(x / beta)` (Kimi K3, arXiv
+/// 2607.24653; `SituAndMul` in the checkpoint's modeling_kimi_linear.py); without a second beta up
+/// is not capped.
 pub(super) fn situ(net: &mut Network, gate: TensorId, up: TensorId, is_capped: bool) -> Made {
     let bent = net.soft_cap(gate)?;
     let opened = net.each(Function::Sigmoid, &[gate])?;
