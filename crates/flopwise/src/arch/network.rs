@@ -122,6 +122,11 @@ impl Network {
         Ok(id)
     }
 
+    /// What the user gives first: the tokens, in a language model.
+    pub(super) fn first_input(&self) -> Made {
+        self.inputs.first().copied().ok_or_else(|| Error::new("has no input"))
+    }
+
     /// The finished graph.
     pub(super) fn finish(self, outputs: &[TensorId]) -> Graph {
         self.builder.finish(self.inputs, outputs.to_vec())

@@ -5,8 +5,8 @@
 
 use crate::error::Error;
 use crate::graph::{
-    Attention, Band, Dim, Function, Graph, Keeps, Mask, Node, Op, Pass, Symbol, TensorId,
-    fuse_attention,
+    Attention, Band, Compressed, Dim, Function, Graph, Keeps, Mask, Node, Op, Pass, Symbol,
+    TensorId, fuse_attention,
 };
 use crate::note::Note;
 
@@ -78,11 +78,18 @@ pub fn apply_masking(graph: &mut Graph, masking: &Masking) -> Result<Vec<(String
     match (masking.seen, is_whole) {
         (Seen::AsFile, true) => return Ok(Vec::new()),
         (Seen::All, true) => {
-            attentions(graph).filter(|(attention, _)| attention.mask != Mask::Tensor).for_each(
-                |(attention, _)| {
-                    attention.mask = Mask::Full;
-                },
-            );
+            for (attention, _) in attentions(graph) {
+                attention.mask = match &attention.mask {
+                    Mask::Tensor => Mask::Tensor,
+                    Mask::Compressed(compressed) => Mask::Compressed(compressed.all()),
+                    Mask::Full
+                    | Mask::Band(_)
+                    | Mask::Chunk { .. }
+                    | Mask::Prefix { .. }
+                    | Mask::Best { .. }
+                    | Mask::Packed { .. } => Mask::Full,
+                };
+            }
             return Ok(Vec::new());
         }
         _ => {}
@@ -124,10 +131,16 @@ fn self_lengths(graph: &Graph) -> Vec<Option<Dim>> {
     };
     let of = |node: &Node| {
         let [query, key, ..] = node.inputs.as_slice() else { return None };
-        length(query).filter(|queries| length(key).as_ref() == Some(queries))
+        // Entries are of the queries' own sequence, though there are fewer of them.
+        let is_own = is_of_entries(node);
+        length(query).filter(|queries| is_own || length(key).as_ref() == Some(queries))
     };
     let is_attention = |node: &&Node| matches!(node.op, Op::Attention(_) | Op::IndexScores(_));
     graph.nodes.iter().filter(is_attention).map(of).collect()
+}
+
+fn is_of_entries(node: &Node) -> bool {
+    matches!(&node.op, Op::IndexScores(Attention { mask: Mask::Compressed(_), .. }))
 }
 
 fn set_seen(graph: &mut Graph, seen: Seen) -> Result<(), Error> {
@@ -229,14 +242,16 @@ fn decode(graph: &mut Graph) -> Result<(String, i128), Error> {
             inputs[1..=operands.len()].copy_from_slice(operands);
         }
     }
-    graph.symbols.push(Symbol {
-        name: CONTEXT.to_owned(),
-        aliases: Vec::new(),
-        min: 1,
-        max: None,
-        place: "tokens that the decoded token sees, itself included".to_owned(),
-        at_most: None,
-    });
+    if graph.symbols.iter().all(|symbol| symbol.name != CONTEXT) {
+        graph.symbols.push(Symbol {
+            name: CONTEXT.to_owned(),
+            aliases: Vec::new(),
+            min: 1,
+            max: None,
+            place: "tokens that the decoded token sees, itself included".to_owned(),
+            at_most: None,
+        });
+    }
     let kept = super::kept(graph);
     let bytes = kept.map(|kept| &kept.per_token() * &kept.sequences).unwrap_or_default();
     graph.notes.push(Note::new(format!(
@@ -275,6 +290,11 @@ fn at_the_end(mask: &Mask, before: &Dim) -> Mask {
             Mask::Prefix { length: length.clone(), offset: moved(offset) }
         }
         Mask::Best { keys, offset } => Mask::Best { keys: keys.clone(), offset: moved(offset) },
+        Mask::Compressed(compressed) => {
+            let own = compressed.own.as_ref().map(|own| Box::new(at_the_end(own, before)));
+            let offset = moved(&compressed.offset);
+            Mask::Compressed(Compressed { own, offset, ..compressed.clone() })
+        }
     }
 }
 

@@ -63,6 +63,9 @@ pub enum Mask {
         /// Position of the first query.
         offset: Dim,
     },
+    /// Keys of single tokens and, after them, entries that each stand for several tokens (compressed
+    /// attention, DeepSeek-V4).
+    Compressed(Compressed),
     /// Several sequences one behind the other, none of which sees another.
     Packed {
         /// Length of each; together the queries, and the keys.
@@ -72,6 +75,31 @@ pub enum Mask {
     },
     /// A tensor decides at run time; counted as if all were seen.
     Tensor,
+}
+
+/// See [`Mask::Compressed`]. The keys of single tokens are the operand's own and those of the cache;
+/// the entries follow from the position: after `t` tokens there are `floor(t / tokens)`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compressed {
+    /// Which keys of single tokens are seen; `None` where there are only entries.
+    pub own: Option<Box<Mask>>,
+    /// Tokens that an entry stands for.
+    pub tokens: Dim,
+    /// Entries chosen at most; `None` for all.
+    pub best: Option<Dim>,
+    /// Which entries there are to choose from.
+    pub from: Entries,
+    /// Position of the first query.
+    pub offset: Dim,
+}
+
+/// Which entries of a [`Compressed`] a query sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entries {
+    /// Those whose tokens all lie at or before its own position.
+    Complete,
+    /// All that the last query sees, as an implementation computes that masks afterwards.
+    All,
 }
 
 /// See [`Mask::Band`].
@@ -132,6 +160,7 @@ impl Mask {
             Mask::Best { keys: best, offset } => {
                 Mask::window(best, offset.clone()).twice_pairs(queries, keys)
             }
+            Mask::Compressed(compressed) => compressed.twice_pairs(queries, keys),
             Mask::Packed { lengths, within } => {
                 lengths.iter().map(|length| within.twice_pairs(length, length)).sum()
             }
@@ -150,6 +179,7 @@ impl Mask {
             Mask::Chunk { length, offset } => from(&offset.floor_div(length) * length),
             // One query reads its own choice; several read no more than there are.
             Mask::Best { keys, .. } => cached.minimum(&(keys - &Dim::ONE)),
+            Mask::Compressed(compressed) => compressed.cached_keys(cached),
             Mask::Full
             | Mask::Band(_)
             | Mask::Prefix { .. }
@@ -170,6 +200,7 @@ impl Mask {
             Mask::Chunk { .. } => "chunk",
             Mask::Prefix { .. } => "prefix",
             Mask::Best { .. } => "best keys",
+            Mask::Compressed(_) => "compressed",
             Mask::Packed { .. } => "packed",
             Mask::Tensor => "mask tensor",
         }
@@ -188,6 +219,47 @@ impl Band {
         let seen = self.right.as_ref().map_or(all, up_to);
         let unseen = self.left.as_ref().map(|left| up_to(&(&Dim::from(-1i64) - left)));
         &seen - &unseen.unwrap_or(Dim::ZERO)
+    }
+}
+
+impl Compressed {
+    /// Every key and every entry, as an implementation computes that masks afterwards.
+    #[must_use]
+    pub fn all(&self) -> Compressed {
+        let own = self.own.as_ref().map(|_| Box::new(Mask::Full));
+        Compressed { own, best: None, from: Entries::All, ..self.clone() }
+    }
+
+    fn twice_pairs(&self, queries: &Dim, keys: &Dim) -> Dim {
+        let own = self.own.as_ref().map_or(Dim::ZERO, |own| own.twice_pairs(queries, keys));
+        let end = &self.offset + queries;
+        let entries = match self.from {
+            Entries::Complete => &self.twice_up_to(&end) - &self.twice_up_to(&self.offset),
+            Entries::All => &(queries * &end.floor_div(&self.tokens)) * &Dim::from(2i64),
+        };
+        &own + &entries
+    }
+
+    /// Twice the sum of min(floor(t / tokens), best) over t = 1 ..= n. With q whole entries and r
+    /// tokens after them that is tokens q (q - 1) + 2 q (r + 1), and from the position at which the
+    /// best are fewer than there are, best for each further one.
+    fn twice_up_to(&self, n: &Dim) -> Dim {
+        let limit =
+            self.best.as_ref().map(|best| &(&(best + &Dim::ONE) * &self.tokens) - &Dim::ONE);
+        let below = limit.map_or_else(|| n.clone(), |limit| n.minimum(&limit));
+        let (whole, rest) = (below.floor_div(&self.tokens), below.modulo(&self.tokens));
+        let triangle = &(&whole * &(&whole - &Dim::ONE)) * &self.tokens;
+        let last = &(&whole * &(&rest + &Dim::ONE)) * &Dim::from(2i64);
+        let best = self.best.clone().unwrap_or(Dim::ZERO);
+        let further = &(&(n - &below) * &best) * &Dim::from(2i64);
+        &(&triangle + &last) + &further
+    }
+
+    /// Keys and entries that a query after so many tokens reads.
+    fn cached_keys(&self, cached: &Dim) -> Dim {
+        let own = self.own.as_ref().map_or(Dim::ZERO, |own| own.cached_keys(cached));
+        let entries = cached.floor_div(&self.tokens);
+        &own + &self.best.as_ref().map_or(entries.clone(), |best| entries.minimum(best))
     }
 }
 
@@ -241,6 +313,7 @@ mod tests {
             }
             // Which ones is open; how many is not.
             Mask::Best { keys, offset } => sees(&Mask::window(keys, offset.clone()), query, key),
+            Mask::Compressed(_) => unreachable!("its entries are no keys of the operand"),
             Mask::Packed { lengths, within } => {
                 let mut first = 0;
                 lengths.iter().any(|length| {
@@ -285,6 +358,30 @@ mod tests {
             check(&Mask::Best { keys: length.into(), offset: offset.into() }, queries, keys);
             let length = length.min(keys);
             check(&Mask::Prefix { length: length.into(), offset: offset.into() }, queries, keys);
+        }
+
+        /// An entry stands for `tokens` tokens and is seen from the last of them on.
+        #[test]
+        fn entries_are_counted_query_by_query(
+            tokens in 1i64..9, best in proptest::option::of(1i64..6), window in 1i64..9,
+            offset in 0i64..20, queries in 1i64..40,
+        ) {
+            let own = Mask::window(&window.into(), offset.into());
+            let mask = Mask::Compressed(Compressed {
+                own: Some(Box::new(own)),
+                tokens: tokens.into(),
+                best: best.map(Dim::from),
+                from: Entries::Complete,
+                offset: offset.into(),
+            });
+            let ends = offset + 1..=offset + queries;
+            let of_query = |end: i64| end.min(window) + (end / tokens).min(best.unwrap_or(i64::MAX));
+            let expected: i64 = ends.map(of_query).sum();
+            let keys = offset + queries;
+            let counted = mask.twice_pairs(&queries.into(), &keys.into());
+            prop_assert_eq!(counted, Dim::from(2 * expected));
+            let formula = mask.twice_pairs(&Dim::symbol("n"), &(&Dim::symbol("n") + &offset.into()));
+            prop_assert_eq!(formula.evaluate(&|_| Some(queries.into())), Ok(2 * i128::from(expected)));
         }
 
         #[test]

@@ -23,7 +23,7 @@ pub use build::{BuildError, Builder, MAX_DIM, Mark, NewNode};
 pub use dim::{Dim, DimError};
 pub use einsum::Einsum;
 pub use fuse::fuse_attention;
-pub use mask::{Attention, Band, Mask, Pass};
+pub use mask::{Attention, Band, Compressed, Entries, Mask, Pass};
 pub use op::{
     Cell, Convolution, Direction, Function, Interpolation, Keep, Kind, MatMul, Normalization, Op,
     Orientation, Padding, Pool, PoolFunction, Positions, Range, Recurrent, Reduce, Reduction,

@@ -27,8 +27,9 @@ pub enum Op {
     Einsum(Einsum),
     /// `input [n, c, spatial..], weight, [bias]`.
     Convolution(Convolution),
-    /// `query [.., heads, length, d], key, value, [mask or sinks]`: scaled dot-product
-    /// attention; sinks are a trained score per head that no value belongs to.
+    /// `query [.., heads, length, d], key, value, [mask or sinks], [entries]`: scaled dot-product
+    /// attention; sinks are a trained score per head that no value belongs to, entries are further
+    /// keys that are values too ([`Mask::Compressed`](super::Mask::Compressed)).
     Attention(Attention),
     /// `query [.., heads, length, d], key [.., 1, keys, d], weight [.., length, heads]`: for each pair
     /// of a query and a key it may see `sum over heads of weight relu(query . key)` (the indexer of

@@ -3,7 +3,7 @@
 //! Not here: how many bytes that makes for so many tokens (see [`crate::cost`]).
 
 use super::dim::Dim;
-use super::mask::{Band, Mask};
+use super::mask::{Band, Compressed, Mask};
 use flopwise_formats::block::BlockFormat;
 use flopwise_formats::{Format, block};
 use std::sync::Arc;
@@ -84,6 +84,10 @@ impl Mask {
             Mask::Chunk { length, .. } => Some(Keeps::Chunk(length.clone())),
             // Which keys are chosen hangs on the query, so all stay.
             Mask::Prefix { .. } | Mask::Best { .. } => Some(Keeps::All),
+            Mask::Compressed(Compressed { own: Some(own), .. }) => own.keeps(),
+            Mask::Compressed(Compressed { own: None, tokens, .. }) => {
+                Some(Keeps::Every(tokens.clone()))
+            }
             Mask::Full | Mask::Band(_) | Mask::Packed { .. } | Mask::Tensor => None,
         }
     }

@@ -4,6 +4,7 @@ mod architectures;
 mod audit;
 mod backward;
 mod conventions;
+mod deepseek_v4;
 mod equivalence;
 mod gguf;
 mod kimi_k3;

@@ -21,7 +21,6 @@ pub(super) const TYPES: &[(&str, Build)] = &[
     ("deepseek_v2", deepseek_v2),
     ("deepseek_v3", deepseek_v3),
     ("deepseek_v32", deepseek_v32),
-    ("deepseek_v4", deepseek_v4),
     ("glm4_moe_lite", glm4_moe_lite),
     ("glm_moe_dsa", glm_moe_dsa),
     ("kimi_k2", deepseek_v3),
@@ -67,7 +66,10 @@ pub(super) fn experts(config: &Config, scores: Scores) -> Result<Experts, Error>
     );
     let correction = match scores {
         Scores::Sigmoid => Some(Correction::DEEPSEEK),
-        Scores::Softmax | Scores::SoftmaxOfChosen | Scores::SigmoidOfChosen => None,
+        Scores::Softmax
+        | Scores::RootSoftplus
+        | Scores::SoftmaxOfChosen
+        | Scores::SigmoidOfChosen => None,
     };
     let shared = match config.count_or("n_shared_experts", 1)? {
         0 => None,
@@ -224,13 +226,6 @@ fn runs_indexer(config: &Config, n_layers: i64) -> Result<Vec<bool>, Error> {
     let every = config.count("index_topk_freq")?.unwrap_or(1).max(1);
     let offset = config.count("index_skip_topk_offset")?.unwrap_or(2);
     Ok((0..n_layers).map(|layer_idx| (layer_idx - offset + 1).max(0) % every == 0).collect())
-}
-
-/// Its attention reads windows, chosen and compressed keys, its residual has several streams, and some
-/// of its routers are hashes: none of that is built here yet.
-fn deepseek_v4(config: &Config, _: &Request) -> Result<Graph, Error> {
-    let what = "is `deepseek_v4`; its compressed attention and hyper-connections have no rule here";
-    Err(config.error("model_type", what).remedy("give an .onnx or .pt2 export of the model"))
 }
 
 /// What `scoring_func` says, which transformers takes as given by the `model_type`.

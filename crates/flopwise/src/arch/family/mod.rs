@@ -6,6 +6,7 @@
 mod bart;
 mod clip;
 mod deepseek;
+mod deepseek_v4;
 mod delta;
 mod encoder;
 mod encoder_heads;
@@ -47,6 +48,7 @@ pub(super) type Build = fn(&Config, &Request) -> Result<Graph, Error>;
 const FAMILIES: &[&[(&str, Build)]] = &[
     deepseek::TYPES,
     kimi_k3::TYPES,
+    deepseek_v4::TYPES,
     llama::TYPES,
     moe::TYPES,
     llama_kin::TYPES,

@@ -28,6 +28,8 @@ pub(in crate::arch) enum Gating {
     GatedJoined([&'static str; 2]),
     /// SiTU-GLU, see [`situ`]: names of gate, up, down, and whether up is capped too.
     Situ([&'static str; 3], bool),
+    /// As `Gated`, with the results of gate and up clamped (DeepSeek-V4).
+    GatedLimited([&'static str; 3]),
     /// `down(f(up(x)))`: names of up, down.
     Plain([&'static str; 2]),
     /// The same with weights `[in, out]` (GPT-2).
@@ -61,6 +63,15 @@ impl Dense {
                 let gate = net.linear(gate, x, self.width, self.bias)?;
                 let up = net.linear(up, x, self.width, self.bias)?;
                 let product = situ(net, gate, up, is_capped)?;
+                net.linear(down, product, hidden, self.bias)
+            }
+            Gating::GatedLimited([gate, up, down]) => {
+                let gate = net.linear(gate, x, self.width, self.bias)?;
+                let gate = net.each(Function::Clamp, &[gate])?;
+                let gate = net.each(self.function, &[gate])?;
+                let up = net.linear(up, x, self.width, self.bias)?;
+                let up = net.each(Function::Clamp, &[up])?;
+                let product = net.mul(gate, up)?;
                 net.linear(down, product, hidden, self.bias)
             }
             Gating::GatedJoined([both, down]) => {

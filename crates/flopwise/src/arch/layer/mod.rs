@@ -4,9 +4,11 @@
 //! Not here: how parts are put together with norms and residuals (`decoder.rs`).
 
 pub(super) mod attention;
+pub(super) mod compressed;
 pub(super) mod cross;
 pub(super) mod delta;
 pub(super) mod feed_forward;
+pub(super) mod hyper;
 pub(super) mod indexer;
 pub(super) mod latent;
 pub(super) mod linear;
@@ -15,8 +17,10 @@ pub(super) mod moe;
 pub(super) mod recurrent;
 
 pub(super) use attention::{HeadNorm, Projections, SelfAttention};
+pub(super) use compressed::{CompressedAttention, Compression, Grouped};
 pub(super) use cross::{CrossAttention, Source};
 pub(super) use feed_forward::{Dense, Gating};
+pub(super) use hyper::HyperConnection;
 pub(super) use indexer::Indexer;
 pub(super) use latent::LatentAttention;
 pub(super) use moe::{Bounds, Correction, Experts, Gate, Latent, Scaled, Scores, SharedExpert};

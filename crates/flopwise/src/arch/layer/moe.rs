@@ -7,8 +7,10 @@ use super::feed_forward::{Dense, situ};
 use crate::arch::network::{Bias, Made, Network, Norm, dim};
 use crate::error::Error;
 use crate::graph::{
-    Dim, Function, Kind, MatMul, Op, Orientation, Stated, StatedGradient, TensorId,
+    Dim, Function, Keep, Kind, MatMul, Op, Orientation, Reduce, Reduction, Stated, StatedGradient,
+    TensorId,
 };
+use flopwise_formats::Format;
 
 /// See [`super::FeedForward::Experts`].
 #[derive(Clone, Debug)]
@@ -49,6 +51,8 @@ pub(in crate::arch) enum Bounds {
     /// Both are clamped, and 1 is added to up: `(up + 1) gate sigmoid(1.702 gate)` (gpt-oss,
     /// transformers `models/gpt_oss/modeling_gpt_oss.py`).
     Clamped,
+    /// Both are clamped, and nothing more (DeepSeek-V4).
+    Limited,
     /// SiTU-GLU, see [`situ`], and whether up is capped too.
     Situ(bool),
 }
@@ -73,7 +77,7 @@ pub(in crate::arch) struct Gate {
     pub(in crate::arch) bias: Bias,
     /// A correction of the scores, which only chooses (DeepSeek-V3).
     pub(in crate::arch) correction: Option<Correction>,
-    /// Softmax or sigmoid.
+    /// How scores come about.
     pub(in crate::arch) scores: Scores,
 }
 
@@ -84,6 +88,9 @@ pub(in crate::arch) enum Correction {
     Buffer(&'static str),
     /// A parameter `[experts]`.
     Parameter(&'static str),
+    /// No correction but a table `[vocabulary, k]` below the router, of so many rows: the token itself
+    /// says which experts it visits (hash routing, DeepSeek-V4).
+    Table(&'static str, i64),
     /// A parameter `[1, experts]`.
     Row(&'static str),
 }
@@ -101,6 +108,9 @@ pub(in crate::arch) enum Scores {
     Softmax,
     /// Of each expert alone.
     Sigmoid,
+    /// The root of the softplus of each expert's; those of the experts chosen are divided by their
+    /// sum and multiplied by a constant (DeepSeek-V4).
+    RootSoftplus,
     /// Over the experts chosen (gpt-oss).
     SoftmaxOfChosen,
     /// Of each expert chosen (Llama 4).
@@ -219,9 +229,24 @@ impl Experts {
             match scores {
                 Scores::Softmax => net.softmax(logits),
                 Scores::Sigmoid => net.each(Function::Sigmoid, &[logits]),
+                Scores::RootSoftplus => {
+                    let positive = net.each(Function::Softplus, &[logits])?;
+                    net.each(Function::Sqrt, &[positive])
+                }
                 Scores::SoftmaxOfChosen | Scores::SigmoidOfChosen => Ok(logits),
             }
         })?;
+        if let Some(Correction::Table(path, rows)) = correction {
+            let table = net.buffer(path, &[rows, self.top_k], Format::INT64)?;
+            let tokens = net.first_input()?;
+            let n_tokens = net.axis(scored, 2);
+            let op = Op::Embedding;
+            let rows = net.apply("lookup", "aten.index.Tensor", op, &[table, tokens])?;
+            let chosen = net.reshape(rows, &[n_tokens, dim(self.top_k)])?;
+            let op = Op::GatherElements;
+            let picked = net.apply("gather", "aten.gather.default", op, &[scored, chosen])?;
+            return Ok((self.normalised(net, picked)?, chosen));
+        }
         let chosen_by = match correction {
             Some(correction) => {
                 let correction = self.correction(net, correction)?;
@@ -239,16 +264,27 @@ impl Experts {
         };
         let picked = match scores {
             Scores::Softmax | Scores::Sigmoid => picked,
+            Scores::RootSoftplus => self.normalised(net, picked)?,
             Scores::SoftmaxOfChosen => net.softmax(picked)?,
             Scores::SigmoidOfChosen => net.each(Function::Sigmoid, &[picked])?,
         };
         Ok((picked, best[1]))
     }
 
+    /// Divided by their sum, to which a small number is added, where the scores are such.
+    fn normalised(&self, net: &mut Network, picked: TensorId) -> Made {
+        let op = Op::Reduce(Reduce { function: Reduction::Sum, axes: vec![1], keep: Keep::Axes });
+        let sum = net.apply("sum", "aten.sum.dim_IntList", op, &[picked])?;
+        let sum = net.each(Function::Add, &[sum])?;
+        let shares = net.each(Function::Div, &[picked, sum])?;
+        net.scale(shares)
+    }
+
     fn correction(&self, net: &mut Network, correction: Correction) -> Made {
         let format = net.format();
         match correction {
             Correction::Buffer(path) => net.buffer(path, &[self.experts], format),
+            Correction::Table(..) => Err(Error::new("a table of experts corrects no scores")),
             Correction::Parameter(path) => net.parameter(path, &[self.experts]),
             Correction::Row(path) => net.parameter(path, &[1, self.experts]),
         }
@@ -292,6 +328,12 @@ impl Experts {
         let (gate, up) = (halves[0], halves[1]);
         match self.bounds {
             Bounds::None => {
+                let gate = net.each(self.function, &[gate])?;
+                return net.mul(gate, up);
+            }
+            Bounds::Limited => {
+                let gate = net.each(Function::Clamp, &[gate])?;
+                let up = net.each(Function::Clamp, &[up])?;
                 let gate = net.each(self.function, &[gate])?;
                 return net.mul(gate, up);
             }

@@ -4,7 +4,9 @@
 
 use super::{Case, Gradient, Kernels, Rule, STATISTIC_BYTES, Saved};
 use crate::cost::{Arithmetic, attention, convolution, matmul, recurrent};
-use crate::graph::{Attention, Cell, Convolution, Dim, Einsum, MatMul, Recurrent, TensorType};
+use crate::graph::{
+    Attention, Cell, Convolution, Dim, Einsum, Mask, MatMul, Recurrent, TensorType,
+};
 use std::collections::BTreeMap;
 
 /// `y = a b + c`: da = g b^T and db = a^T g take as many MACs as y; dc sums g over what c was
@@ -199,6 +201,8 @@ pub(super) fn attention(op: &Attention, case: &Case) -> Result<Rule, String> {
         let arithmetic = match input {
             0 | 1 => macs(&d_qk),
             2 => macs(&d_v),
+            // Entries are keys and values; their pairs are among those counted above.
+            _ if matches!(op.mask, Mask::Compressed(_)) && 3 < input => Arithmetic::none(),
             // A mask that is trained (relative positions): dS, summed over what it was broadcast
             // along.
             _ => super::other(&scores - &case.input_elements(input)?),
