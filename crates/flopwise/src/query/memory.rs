@@ -5,7 +5,7 @@
 use super::Working;
 use super::explain::{parenthesised, value};
 use crate::cost::{self, Kept, Paged, Work};
-use crate::graph::{Bindings, Dim, Graph, StoredFormat};
+use crate::graph::{Bindings, Dim, Graph, Keeps, StoredFormat};
 use crate::note::Note;
 use crate::report::{
     ActiveReport, ExplainedStep, MemoryTable, PagedPart, PagedReport, StatePart, StateReport,
@@ -47,6 +47,11 @@ pub(super) fn state(
         format: part.format.to_string(),
         n_layers: part.n_layers,
         entry_bytes: number(&part.entry_bytes),
+        unit: match &part.keeps {
+            Keeps::Every(_) => "B per entry",
+            Keeps::All | Keeps::Window(_) | Keeps::Chunk(_) => "B per token",
+            Keeps::Other(_) | Keeps::Once => "B",
+        },
         bytes_per_sequence: number(&part.per_sequence(&kept.context)),
     });
     let paged = query.page.map(|page| {
@@ -90,8 +95,7 @@ pub(super) fn notes(graph: &Graph) -> Vec<Note> {
     };
     let parts = kept.parts();
     let named = |in_format: bool| {
-        let is_such =
-            move |part: &&cost::KeptPart| (part.keeps != crate::graph::Keeps::Once) == in_format;
+        let is_such = move |part: &&cost::KeptPart| (part.keeps != Keeps::Once) == in_format;
         let mut words: Vec<&str> = parts.iter().filter(is_such).map(|part| part.what).collect();
         words.dedup();
         words.join(", ")

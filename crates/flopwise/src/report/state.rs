@@ -57,8 +57,11 @@ pub struct StatePart {
     /// How many layers.
     #[serde(rename = "layers")]
     pub n_layers: usize,
-    /// Bytes of one entry of all of them: per token, or in all.
+    /// Bytes of one entry of all of them: per token, per entry of several tokens, or in all.
     pub entry_bytes: Option<u128>,
+    /// Which of these, for tables; `keeps` says the same.
+    #[serde(skip)]
+    pub unit: &'static str,
     /// Bytes of one sequence.
     pub bytes_per_sequence: Option<u128>,
 }
@@ -177,8 +180,7 @@ fn state_facts(state: &StateReport) -> Vec<[String; 3]> {
     facts.push([label.to_owned(), each, format!("{whole} {of}")]);
     let is_one = matches!(state.parts.as_slice(), [part] if part.keeps == "every token");
     for part in state.parts.iter().filter(|_| !is_one) {
-        let unit = if part.is_per_token { "B per token" } else { "B" };
-        let entry = part.entry_bytes.map(|bytes| format!("{} {unit}", grouped(bytes)));
+        let entry = part.entry_bytes.map(|bytes| format!("{} {}", grouped(bytes), part.unit));
         let (n, format, keeps) = (part.n_layers, &part.format, &part.keeps);
         let layers = if n == 1 { "layer" } else { "layers" };
         let bytes = part.bytes_per_sequence.map(|bytes| format!(": {}", Bytes(bytes)));
