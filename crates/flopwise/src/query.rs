@@ -48,6 +48,8 @@ const N_COSTLIEST: usize = 10;
 const ASSUMED_BATCH: i128 = 1;
 /// Taken for a symbol called `seq` that the user leaves open.
 const ASSUMED_SEQ: i128 = 128;
+/// Taken for the tokens of a prompt that an image is made from: the length of CLIP's text encoder.
+const ASSUMED_TEXT_SEQ: i128 = 77;
 /// Taken for the context of a decoded token that the user leaves open.
 const ASSUMED_CONTEXT: i128 = 4096;
 
@@ -341,7 +343,8 @@ fn named_types(graph: &Graph, ids: &[TensorId]) -> Vec<(String, Option<TensorTyp
 fn assumed_bindings(graph: &Graph, given: &Bindings) -> BTreeMap<String, i128> {
     let usual = |symbol: &Symbol| match symbol.name.as_str() {
         "batch" => Some(ASSUMED_BATCH),
-        "seq" => Some(ASSUMED_SEQ),
+        "seq" | "target_seq" => Some(ASSUMED_SEQ),
+        "text_seq" => Some(ASSUMED_TEXT_SEQ),
         CONTEXT => Some(ASSUMED_CONTEXT),
         _ if symbol.aliases.iter().any(|alias| alias == "batch") => Some(ASSUMED_BATCH),
         _ if symbol.aliases.iter().any(|alias| alias == "seq") => Some(ASSUMED_SEQ),

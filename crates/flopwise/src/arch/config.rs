@@ -11,7 +11,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 /// No layer of any model is wider, nor its vocabulary larger.
-const MAX_SIZE: i64 = (1 << 31) - 1;
+const MAX_SIZE: i64 = (1 << 28) - 1;
 /// More layers than this are damage or attack; the deepest models have about 200.
 const MAX_LAYERS: i64 = 4096;
 /// A description is a few kilobytes; lists of languages or labels make some a megabyte.

@@ -3,9 +3,10 @@
 //!
 //! Not here: how many pairs a mask lets through (see [`Mask::twice_pairs`]).
 
+use super::Kept;
 use crate::error::Error;
 use crate::graph::{
-    Attention, Band, Compressed, Dim, Function, Graph, Keeps, Mask, Node, Op, Pass, Symbol,
+    Attention, Band, Compressed, Dim, Function, Graph, Keeps, Kind, Mask, Node, Op, Pass, Symbol,
     TensorId, fuse_attention,
 };
 use crate::note::Note;
@@ -107,7 +108,7 @@ pub fn apply_masking(graph: &mut Graph, masking: &Masking) -> Result<Vec<(String
         bound.extend(pack(graph, &masking.packed)?);
     }
     if masking.pass == Pass::Decode {
-        bound.push(decode(graph)?);
+        bound.push(decode(graph, masking.seen)?);
     }
     Ok(bound)
 }
@@ -204,7 +205,7 @@ fn pack(graph: &mut Graph, packed: &[u64]) -> Result<Option<(String, i128)>, Err
 
 /// One query per sequence, which sees the whole context; keys and values of all but itself come
 /// from the cache, with as many heads as are stored (GQA).
-fn decode(graph: &mut Graph) -> Result<(String, i128), Error> {
+fn decode(graph: &mut Graph, seen: Seen) -> Result<(String, i128), Error> {
     let lengths = self_lengths(graph);
     let symbol = |length: &Dim| match length.symbols().as_slice() {
         [symbol] if *length == Dim::symbol(symbol) => Some(symbol.to_string()),
@@ -221,6 +222,9 @@ fn decode(graph: &mut Graph) -> Result<(String, i128), Error> {
     let cached = &Dim::symbol(CONTEXT) - &Dim::ONE;
     let is_decoded: Vec<bool> =
         lengths.iter().map(|length| *length == Some(Dim::symbol(&sequence))).collect();
+    if seen != Seen::All {
+        refuse_encoder(graph, &is_decoded)?;
+    }
     let mut sources = Vec::new();
     for node in &graph.nodes {
         let n_kept = if let Op::Attention(_) = node.op {
@@ -252,13 +256,91 @@ fn decode(graph: &mut Graph) -> Result<(String, i128), Error> {
             at_most: None,
         });
     }
-    let kept = super::kept(graph);
-    let bytes = kept.map(|kept| &kept.per_token() * &kept.sequences).unwrap_or_default();
-    graph.notes.push(Note::new(format!(
-        "one token is decoded against a KV cache of {bytes} bytes per token of context; each pass \
-         reads it and adds one token to it"
-    )));
+    graph.notes.push(Note::new(decoded(super::kept(graph).as_ref())));
+    graph.notes.extend(beside_tokens(graph, &sequence));
     Ok((sequence, 1))
+}
+
+/// A model all of whose attentions see every token computes each token anew when one is added:
+/// nothing of it can be kept, so there is no decoding.
+fn refuse_encoder(graph: &Graph, is_decoded: &[bool]) -> Result<(), Error> {
+    let is_attention = |node: &&Node| matches!(node.op, Op::Attention(_) | Op::IndexScores(_));
+    let is_full =
+        |node: &Node| matches!(&node.op, Op::Attention(Attention { mask: Mask::Full, .. }));
+    let mut decoded = graph.nodes.iter().filter(is_attention).zip(is_decoded);
+    let sees_all = decoded.all(|(node, is_decoded)| !is_decoded || is_full(node));
+    match is_decoded.contains(&true) && sees_all && graph.states.is_empty() {
+        true => Err(Error::new(
+            "is an encoder: each token sees all others, so a further one changes them all, and \
+             nothing can be kept from token to token",
+        )
+        .remedy("count it without --mode decode")),
+        false => Ok(()),
+    }
+}
+
+/// What one decoded token reads of those before it.
+fn decoded(kept: Option<&Kept>) -> String {
+    let (mut growing, mut fixed) = (Dim::ZERO, Dim::ZERO);
+    if let Some(kept) = kept {
+        growing = &kept.per_token() * &kept.sequences;
+        let parts = kept.parts();
+        let once = parts.iter().filter(|part| part.keeps == Keeps::Once);
+        fixed = &once.map(|part| part.per_sequence(&kept.context)).sum::<Dim>() * &kept.sequences;
+    }
+    let state = format!("a state of {fixed} bytes, which each pass reads and writes");
+    let cache = format!(
+        "a KV cache of {growing} bytes per token of context; each pass reads it and adds one token \
+         to it"
+    );
+    match (growing == Dim::ZERO, fixed == Dim::ZERO) {
+        (true, false) => {
+            format!("one token is decoded with {state}; nothing grows with the context")
+        }
+        (false, false) => format!("one token is decoded against {cache}; beside it {state}"),
+        (_, true) => format!("one token is decoded against {cache}"),
+    }
+}
+
+/// Says what is computed from other inputs than the tokens, such as an image: it stands in the graph
+/// and is counted, though an engine computes it once and not with each token.
+fn beside_tokens(graph: &Graph, sequence: &str) -> Option<Note> {
+    let has_sequence = |id: &TensorId| {
+        let known = graph.tensor(*id).tensor_type.as_ref();
+        known.is_none_or(|known| {
+            known
+                .shape
+                .0
+                .iter()
+                .any(|length| length.symbols().iter().any(|name| &**name == sequence))
+        })
+    };
+    let mut of_tokens = vec![false; graph.tensors.len()];
+    let mut of_others = vec![false; graph.tensors.len()];
+    for id in &graph.inputs {
+        of_tokens[id.0] = has_sequence(id);
+        of_others[id.0] = !of_tokens[id.0];
+    }
+    let (mut n_products, mut first) = (0usize, None);
+    for node in &graph.nodes {
+        let from = |reached: &[bool]| node.inputs.iter().any(|id| reached[id.0]);
+        let (tokens, others) = (from(&of_tokens), from(&of_others));
+        for id in &node.outputs {
+            (of_tokens[id.0], of_others[id.0]) = (tokens, others);
+        }
+        let is_product =
+            matches!(node.op.kind(), Kind::MatMul | Kind::Convolution | Kind::Attention);
+        if !tokens && others && is_product {
+            n_products += 1;
+            first = first.or(Some(&node.name));
+        }
+    }
+    first.map(|first| {
+        Note::new(format!(
+            "{n_products} products, the first `{first}`, depend on other inputs than the tokens; they \
+             are counted here, though they need to run once, not with each token"
+        ))
+    })
 }
 
 /// The sequence of a model that keeps a state of fixed size and has no attention: that of its

@@ -230,5 +230,5 @@ fn a_field_that_is_wrong_is_named() {
     }
     check("compress_rates", "{\"heavily_compressed_attention\": 8}", "compressed_sparse_attention");
     check("num_experts_per_tok", "9", "9 of 8 experts");
-    check("hc_mult", "2147483647", "model");
+    check("hc_mult", "200000000", "model");
 }
