@@ -2,7 +2,7 @@
 //!
 //! Not here: statistics (`sample.rs`) and the order of the experiments (`measure.rs`).
 
-use flopwise::machine::{Host, MemoryOp};
+use flopwise::machine::{CacheState, Host, MemoryLevel, MemoryOp, Stores};
 
 /// A machine that can be put under a load for a short slice of time.
 ///
@@ -11,6 +11,9 @@ use flopwise::machine::{Host, MemoryOp};
 pub trait Bench {
     /// The machine; the measured clock and the date are left open.
     fn host(&self) -> Host;
+
+    /// What it can be asked to run.
+    fn abilities(&self) -> Abilities;
 
     /// What was assumed or could not be had on this machine, one sentence each.
     fn caveats(&self) -> Vec<String>;
@@ -47,22 +50,44 @@ pub struct Experiment {
 /// What runs in a slice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Load {
-    /// Multiply-add instructions from registers; work in FLOP.
-    Peak(ElementFormat),
-    /// A matrix product `[m, n, k]` through memory; work in FLOP.
-    Gemm(ElementFormat, [u64; 3]),
-    /// A stream through main memory; work in bytes.
-    Dram(Stream),
+    /// Multiply-add instructions from registers; work in operations, two a multiply-add.
+    Peak(PeakLoad),
+    /// A matrix product through memory; work in operations, two a multiply-add.
+    Gemm(GemmLoad),
+    /// A stream through one level of memory; work in bytes, as STREAM counts them.
+    Stream(StreamLoad),
+    /// Dependent loads from places in random order; work in loads.
+    Chase(Place),
 }
 
 /// Number formats that this crate has kernels for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ElementFormat {
+    /// IEEE 754 binary64.
+    Fp64,
     /// IEEE 754 binary32.
     Fp32,
+    /// bfloat16 factors, FP32 sums.
+    Bf16,
+    /// IEEE 754 binary16 factors; FP16 sums from registers (`avx512fp16`, NEON), FP32 sums in AMX.
+    Fp16,
+    /// 8-bit integer factors, 32-bit sums.
+    Int8,
+    /// 16-bit integer factors, 32-bit sums.
+    Int16,
 }
 
 impl ElementFormat {
+    /// All of them, the widest floats first.
+    pub const ALL: [ElementFormat; 6] = [
+        ElementFormat::Fp64,
+        ElementFormat::Fp32,
+        ElementFormat::Bf16,
+        ElementFormat::Fp16,
+        ElementFormat::Int8,
+        ElementFormat::Int16,
+    ];
+
     /// Its name in the catalogue of formats.
     ///
     /// ```
@@ -71,37 +96,221 @@ impl ElementFormat {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            ElementFormat::Fp64 => "fp64",
             ElementFormat::Fp32 => "fp32",
+            ElementFormat::Bf16 => "bf16",
+            ElementFormat::Fp16 => "fp16",
+            ElementFormat::Int8 => "int8",
+            ElementFormat::Int16 => "int16",
         }
     }
-}
 
-/// What is done with the bytes of main memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stream {
-    /// Loads only.
-    Read,
-    /// Loads and plain stores; both are counted, as STREAM does. Where a store first fetches its
-    /// line, the bus carries 3/2 of the count.
-    Copy,
-}
-
-impl Stream {
-    /// The same in a profile's words.
+    /// Bytes of a factor.
     #[must_use]
-    pub fn memory_op(self) -> MemoryOp {
+    pub fn bytes(self) -> u64 {
         match self {
-            Stream::Read => MemoryOp::Read,
-            Stream::Copy => MemoryOp::Copy,
+            ElementFormat::Fp64 => 8,
+            ElementFormat::Fp32 => 4,
+            ElementFormat::Bf16 | ElementFormat::Fp16 | ElementFormat::Int16 => 2,
+            ElementFormat::Int8 => 1,
         }
     }
+
+    /// Bytes of a result: what products are summed in.
+    #[must_use]
+    pub fn sum_bytes(self) -> u64 {
+        match self {
+            ElementFormat::Fp64 => 8,
+            ElementFormat::Fp32
+            | ElementFormat::Bf16
+            | ElementFormat::Fp16
+            | ElementFormat::Int8
+            | ElementFormat::Int16 => 4,
+        }
+    }
+}
+
+/// Instructions from registers, in independent chains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeakLoad {
+    /// The format of the factors.
+    pub format: ElementFormat,
+    /// The instruction set, as [`PeakAbility::isa`] names it; `None` for the fastest.
+    pub isa: Option<&'static str>,
+    /// Independent chains of accumulation; `None` for as many as hide the latency.
+    pub chains: Option<u32>,
+    /// Which instructions.
+    pub mix: Mix,
+    /// What is multiplied.
+    pub values: Values,
+}
+
+impl PeakLoad {
+    /// The peak of a format: the widest multiply-adds that there are, of ordinary numbers.
+    #[must_use]
+    pub const fn of(format: ElementFormat) -> PeakLoad {
+        PeakLoad {
+            format,
+            isa: None,
+            chains: None,
+            mix: Mix::MultiplyAdd,
+            values: Values::Ordinary,
+        }
+    }
+}
+
+/// Which instructions fill the pipes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mix {
+    /// Multiply-adds alone: what the 100 % of a machine mean.
+    MultiplyAdd,
+    /// Multiply-adds and additions, one for one: some cores have units for both at once.
+    MultiplyAddAndAdd,
+}
+
+/// What is multiplied: some processors are slower on some values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Values {
+    /// Numbers with full significands, sums that stay finite.
+    Ordinary,
+    /// Zeros.
+    Zero,
+    /// Subnormal factors and sums.
+    Subnormal,
+    /// Infinities.
+    Infinite,
+    /// NaN.
+    NotANumber,
+}
+
+/// A matrix product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GemmLoad {
+    /// The format of the factors.
+    pub format: ElementFormat,
+    /// `[m, n, k]`: A is m x k, B is k x n.
+    pub shape: [u64; 3],
+    /// Who multiplies.
+    pub library: Library,
+    /// Where the operands are when it begins.
+    pub cache: CacheState,
+    /// Elements between the end of one row and the start of the next.
+    pub padding: u64,
+}
+
+impl GemmLoad {
+    /// The built-in product, operands as the last one left them, rows without gaps.
+    #[must_use]
+    pub const fn of(format: ElementFormat, shape: [u64; 3]) -> GemmLoad {
+        GemmLoad { format, shape, library: Library::BuiltIn, cache: CacheState::Hot, padding: 0 }
+    }
+}
+
+/// Who multiplies matrices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Library {
+    /// The kernels of this crate.
+    BuiltIn,
+    /// OpenBLAS.
+    OpenBlas,
+    /// BLIS, AOCL's too.
+    Blis,
+    /// Intel's oneMKL.
+    Mkl,
+    /// oneDNN.
+    OneDnn,
+    /// Apple's Accelerate.
+    Accelerate,
+}
+
+impl Library {
+    /// Its name in a profile.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Library::BuiltIn => "flopwise",
+            Library::OpenBlas => "openblas",
+            Library::Blis => "blis",
+            Library::Mkl => "mkl",
+            Library::OneDnn => "onednn",
+            Library::Accelerate => "accelerate",
+        }
+    }
+}
+
+/// A stream of bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamLoad {
+    /// What is done with them.
+    pub op: MemoryOp,
+    /// Where they are.
+    pub place: Place,
+    /// How results are stored.
+    pub stores: Stores,
+}
+
+/// Where bytes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In arrays that lie in this level: half of a cache that one thread has to itself, or several
+    /// times the last level for main memory.
+    Level(MemoryLevel),
+    /// In arrays that together have so many bytes a thread, wherever those lie.
+    Bytes(u64),
+}
+
+/// What a machine can be asked to run.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Abilities {
+    /// Kernels of the instruction peak, the fastest of each format first.
+    pub peaks: Vec<PeakAbility>,
+    /// Libraries that multiply matrices, the built-in one first.
+    pub libraries: Vec<LibraryAbility>,
+    /// Levels of memory, the fastest first, main memory last.
+    pub levels: Vec<MemoryLevel>,
+    /// Whether there are stores that go past the caches.
+    pub has_non_temporal_stores: bool,
+}
+
+/// One kernel of the instruction peak.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeakAbility {
+    /// The format of its factors.
+    pub format: ElementFormat,
+    /// Instruction set and width: `avx512bf16`, `avx2+fma`, `amx-int8`.
+    pub isa: &'static str,
+    /// The instruction: `vdpbf16ps zmm`.
+    pub instruction: &'static str,
+    /// The numbers of chains that it can run in, ascending.
+    pub chains: Vec<u32>,
+    /// Whether it can be mixed with additions.
+    pub has_add_mix: bool,
+    /// Whether its factors can be subnormal, infinite or NaN.
+    pub is_float: bool,
+}
+
+/// One library that multiplies matrices.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LibraryAbility {
+    /// Which.
+    pub library: Library,
+    /// Its own account of itself: version, kernels chosen.
+    pub version: String,
+    /// The file it was loaded from; `None` for the built-in one.
+    pub path: Option<String>,
+    /// What it multiplies.
+    pub formats: Vec<ElementFormat>,
 }
 
 /// What preparing found.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Setup {
-    /// What will run: `asm-avx2-fma`, `gemm` (the library's name).
+    /// What will run: `asm-avx2-fma`, `flopwise` (a library's name).
     pub backend: String,
+    /// The instruction of a peak: `vfmadd231ps zmm`.
+    pub instruction: Option<String>,
+    /// Chains of a peak.
+    pub chains: Option<u32>,
     /// Bytes of each array per thread, for a stream.
     pub array_bytes: Option<u64>,
     /// What preparing cost.

@@ -25,7 +25,8 @@ mod host;
 mod mock;
 
 pub use bench::{
-    Bench, ElementFormat, Experiment, Load, Outcome, Setup, Slice, Stream, Unmeasurable,
+    Abilities, Bench, ElementFormat, Experiment, GemmLoad, Library, LibraryAbility, Load, Mix,
+    Outcome, PeakAbility, PeakLoad, Place, Setup, Slice, StreamLoad, Unmeasurable, Values,
 };
 pub use clock::timestamp;
 pub use cpu::Cpu;

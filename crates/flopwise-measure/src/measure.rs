@@ -3,11 +3,15 @@
 //! Not here: how a machine runs a load (`cpu/`, `mock.rs`) and what a median is (`sample.rs`).
 //! Time is taken from the slices, so a mock machine makes the whole run exact.
 
-use crate::bench::{Bench, ElementFormat, Experiment, Load, Outcome, Setup, Slice, Unmeasurable};
+use crate::bench::{
+    Bench, ElementFormat, Experiment, GemmLoad, Load, Outcome, PeakLoad, Place, Setup, Slice,
+    StreamLoad, Unmeasurable,
+};
 use crate::plan::{Plan, Threads};
 use crate::sample::{Triple, drop_shared, per_cycle, sampled};
 use flopwise::machine::{
-    ComputeKind, ComputeRate, Host, MemoryLevel, MemoryRate, Profile, SCHEMA, Sampled,
+    ComputeKind, ComputeRate, Host, Latency, MemoryLevel, MemoryRate, Profile, SCHEMA, Sampled,
+    Stores,
 };
 use flopwise::units::{FlopsPerSec, Hertz};
 
@@ -68,6 +72,8 @@ pub fn measure(
         machine: host,
         compute: Vec::new(),
         memory: Vec::new(),
+        latency: Vec::new(),
+        probes: Vec::new(),
         notes: machine.caveats(),
     };
     for (step_idx, experiment) in experiments.iter().enumerate() {
@@ -97,7 +103,7 @@ pub fn measure(
 /// Whether a peak is one that cores have: a power of two per cycle on one thread (lanes x units x
 /// 2), and on several not much less each than on one.
 fn is_plausible(profile: &Profile, experiment: &Experiment) -> bool {
-    let Load::Peak(format) = experiment.load else { return true };
+    let Load::Peak(PeakLoad { format, .. }) = experiment.load else { return true };
     let per_cycle = |n_threads: u32| {
         let peaks = profile.compute.iter().filter(|rate| rate.kind == ComputeKind::Peak);
         let mut matching = peaks.filter(|rate| rate.format == format.name());
@@ -162,23 +168,37 @@ fn experiments(plan: &Plan, n_logical_cpus: u32) -> Vec<Experiment> {
     };
     let mut experiments = Vec::new();
     for &format in &plan.formats {
-        experiments.extend(on_each(&|_| vec![Load::Peak(format)]));
+        experiments.extend(on_each(&|_| vec![Load::Peak(PeakLoad::of(format))]));
         experiments.extend(on_each(&|n_threads| {
             let edges = plan.gemm_edges.iter();
-            edges.map(|&edge| Load::Gemm(format, Plan::gemm_shape(edge, n_threads))).collect()
+            let shapes = edges.map(|&edge| Plan::gemm_shape(edge, n_threads));
+            shapes.map(|shape| Load::Gemm(GemmLoad::of(format, shape))).collect()
         }));
     }
-    for &stream in &plan.streams {
-        experiments.extend(on_each(&|_| vec![Load::Dram(stream)]));
+    for &op in &plan.streams {
+        let place = Place::Level(MemoryLevel::Dram);
+        let stream = StreamLoad { op, place, stores: Stores::Plain };
+        experiments.extend(on_each(&|_| vec![Load::Stream(stream)]));
     }
     experiments
 }
 
+/// The level that a place is; arrays of a given size may lie in several, and count as main memory.
+fn level(place: Place) -> MemoryLevel {
+    match place {
+        Place::Level(level) => level,
+        Place::Bytes(_) => MemoryLevel::Dram,
+    }
+}
+
 fn label(experiment: &Experiment) -> String {
     let load = match experiment.load {
-        Load::Peak(format) => format!("{} peak", format.name()),
-        Load::Gemm(format, [m, n, k]) => format!("{} GEMM {m}x{n}x{k}", format.name()),
-        Load::Dram(stream) => format!("memory {:?}", stream).to_lowercase(),
+        Load::Peak(peak) => format!("{} peak", peak.format.name()),
+        Load::Gemm(GemmLoad { format, shape: [m, n, k], .. }) => {
+            format!("{} GEMM {m}x{n}x{k}", format.name())
+        }
+        Load::Stream(stream) => format!("memory {:?}", stream.op).to_lowercase(),
+        Load::Chase(_) => "memory latency".to_owned(),
     };
     let plural = if experiment.n_threads == 1 { "" } else { "s" };
     format!("{load}, {} thread{plural}", experiment.n_threads)
@@ -200,8 +220,9 @@ fn run(
     progress(0.0);
     let setup = machine.prepare(experiment)?;
     let clocked = match experiment.load {
-        Load::Peak(_) | Load::Gemm(..) => true,
-        Load::Dram(_) => false,
+        Load::Peak(_) | Load::Gemm(_) => true,
+        Load::Stream(stream) => stream.place != Place::Level(MemoryLevel::Dram),
+        Load::Chase(_) => true,
     };
     let take_clock = |machine: &mut dyn Bench| match clocked {
         true => machine.clock_slice(),
@@ -246,7 +267,7 @@ fn share_done(n_clean: u32, spent_s: f64, plan: &Plan) -> f64 {
 fn add(profile: &mut Profile, experiment: &Experiment, mut series: Series) {
     let n_shared = match experiment.load {
         Load::Peak(_) => drop_shared(&mut series.triples),
-        Load::Gemm(..) | Load::Dram(_) => 0,
+        Load::Gemm(_) | Load::Stream(_) | Load::Chase(_) => 0,
     };
     let loads: Vec<Slice> = series.triples.iter().map(|triple| triple.load).collect();
     let clocks: Vec<Slice> = series.triples.iter().filter_map(|triple| triple.after).collect();
@@ -279,21 +300,38 @@ fn add(profile: &mut Profile, experiment: &Experiment, mut series: Series) {
         backend: series.setup.backend.clone(),
         threads: experiment.n_threads,
         shape,
+        instruction: series.setup.instruction.clone(),
+        chains: series.setup.chains,
+        cache: None,
+        padding: None,
         flops_per_s: rate,
         fraction_of_peak: None,
+        fraction_of_roofline: None,
         flops_per_cycle: per_cycle(&series.triples),
     };
+    let array_bytes = series.setup.array_bytes.unwrap_or_default();
     match experiment.load {
-        Load::Peak(format) => profile.compute.push(compute(format, ComputeKind::Peak, None)),
-        Load::Gemm(format, shape) => {
-            profile.compute.push(compute(format, ComputeKind::Gemm, Some(shape)));
-        }
-        Load::Dram(stream) => profile.memory.push(MemoryRate {
-            level: MemoryLevel::Dram,
-            op: stream.memory_op(),
+        Load::Peak(peak) => profile.compute.push(compute(peak.format, ComputeKind::Peak, None)),
+        Load::Gemm(gemm) => profile.compute.push(ComputeRate {
+            cache: Some(gemm.cache),
+            padding: Some(gemm.padding),
+            ..compute(gemm.format, ComputeKind::Gemm, Some(gemm.shape))
+        }),
+        Load::Stream(stream) => profile.memory.push(MemoryRate {
+            level: level(stream.place),
+            op: stream.op,
             threads: experiment.n_threads,
-            array_bytes: series.setup.array_bytes.expect("preparing a stream gives its array size"),
+            array_bytes,
+            stores: stream.stores,
             bytes_per_s: rate,
+            bytes_per_cycle: per_cycle(&series.triples),
+            range: None,
+        }),
+        Load::Chase(place) => profile.latency.push(Latency {
+            level: level(place),
+            array_bytes,
+            loads_per_s: rate,
+            cycles: per_cycle(&series.triples).map(f64::recip),
         }),
     }
 }

@@ -2,12 +2,39 @@
 //!
 //! Not here: clocks, threads or noise. It makes `measure -> estimate -> report` a snapshot test.
 
-use crate::bench::{Bench, Experiment, Load, Outcome, Setup, Slice, Stream, Unmeasurable};
-use flopwise::machine::Host;
+use crate::bench::{
+    Abilities, Bench, ElementFormat, Experiment, Library, LibraryAbility, Load, Mix, Outcome,
+    PeakAbility, Place, Setup, Slice, Unmeasurable,
+};
+use flopwise::machine::{Host, MemoryLevel, MemoryOp};
 use flopwise::units::Hertz;
 
 /// Each slice lasts 1/1024 s: a power of two, so that rate x time / time is the rate exactly.
 const SLICE_S: f64 = 1.0 / 1024.0;
+
+/// Chains that hide the latency of the mock machine's multiply-add.
+const MOCK_CHAINS: u32 = 8;
+/// Dependent loads a second from main memory.
+const MOCK_LOADS_PER_S: f64 = 1e7;
+
+/// How many times the FP32 rate a format has.
+fn wider(format: ElementFormat) -> f64 {
+    4.0 / format.bytes() as f64
+}
+
+/// How many times main memory's rate a place has.
+fn nearer(place: Place) -> f64 {
+    match place {
+        Place::Level(MemoryLevel::L1) => 8.0,
+        Place::Level(MemoryLevel::L2) => 4.0,
+        Place::Level(MemoryLevel::L3) => 2.0,
+        Place::Level(MemoryLevel::Dram) => 1.0,
+        Place::Bytes(bytes) if bytes <= 1 << 15 => 8.0,
+        Place::Bytes(bytes) if bytes <= 1 << 20 => 4.0,
+        Place::Bytes(bytes) if bytes <= 1 << 25 => 2.0,
+        Place::Bytes(_) => 1.0,
+    }
+}
 
 /// A machine whose every answer is given.
 ///
@@ -105,9 +132,34 @@ impl Bench for Mock {
             os_clock_hz: self.rates.os_clock_hz.map(Hertz),
             isa: "mock".to_owned(),
             memory_bytes: Some(16 << 30),
+            caches: Vec::new(),
+            numa_nodes: Some(1),
+            libraries: Vec::new(),
             os: "mock".to_owned(),
             measured_at: String::new(),
             flopwise_version: env!("CARGO_PKG_VERSION").to_owned(),
+        }
+    }
+
+    fn abilities(&self) -> Abilities {
+        let peak = |format| PeakAbility {
+            format,
+            isa: "mock",
+            instruction: "mock",
+            chains: vec![1, 2, 4, 8, 16],
+            has_add_mix: format == ElementFormat::Fp32,
+            is_float: !matches!(format, ElementFormat::Int8 | ElementFormat::Int16),
+        };
+        Abilities {
+            peaks: ElementFormat::ALL.map(peak).to_vec(),
+            libraries: vec![LibraryAbility {
+                library: Library::BuiltIn,
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                path: None,
+                formats: ElementFormat::ALL.to_vec(),
+            }],
+            levels: vec![MemoryLevel::L1, MemoryLevel::L2, MemoryLevel::L3, MemoryLevel::Dram],
+            has_non_temporal_stores: true,
         }
     }
 
@@ -120,9 +172,14 @@ impl Bench for Mock {
         let (backend, array_bytes) = match experiment.load {
             Load::Peak(_) => ("mock-fma", None),
             Load::Gemm(..) => ("mock-gemm", None),
-            Load::Dram(_) => ("mock-stream", Some(1 << 27)),
+            Load::Stream(_) | Load::Chase(_) => ("mock-stream", Some(1 << 27)),
         };
-        Ok(Setup { backend: backend.to_owned(), array_bytes, spent_s: 0.0 })
+        let (instruction, chains) = match experiment.load {
+            Load::Peak(peak) => (Some("mock".to_owned()), Some(peak.chains.unwrap_or(MOCK_CHAINS))),
+            Load::Gemm(_) | Load::Stream(_) | Load::Chase(_) => (None, None),
+        };
+        let backend = backend.to_owned();
+        Ok(Setup { backend, instruction, chains, array_bytes, spent_s: 0.0 })
     }
 
     fn clock_slice(&mut self) -> Option<Slice> {
@@ -134,10 +191,25 @@ impl Bench for Mock {
     fn load_slice(&mut self) -> Slice {
         let Experiment { load, n_threads } = self.current();
         let thread_rate = match load {
-            Load::Peak(_) => self.peak_rate(n_threads),
-            Load::Gemm(..) => self.peak_rate(n_threads) * self.rates.gemm_efficiency,
-            Load::Dram(Stream::Read) => self.rates.read_bytes_per_s,
-            Load::Dram(Stream::Copy) => self.rates.copy_bytes_per_s,
+            Load::Peak(peak) => {
+                let chains = peak.chains.map_or(1.0, |chains| f64::from(chains.min(MOCK_CHAINS)));
+                let in_flight = peak.chains.map_or(1.0, |_| chains / f64::from(MOCK_CHAINS));
+                let added = if peak.mix == Mix::MultiplyAddAndAdd { 1.25 } else { 1.0 };
+                self.peak_rate(n_threads) * wider(peak.format) * in_flight * added
+            }
+            Load::Gemm(gemm) => {
+                self.peak_rate(n_threads) * wider(gemm.format) * self.rates.gemm_efficiency
+            }
+            Load::Stream(stream) => {
+                let bandwidth = match stream.op {
+                    MemoryOp::Read => self.rates.read_bytes_per_s,
+                    MemoryOp::Write | MemoryOp::Copy | MemoryOp::Triad => {
+                        self.rates.copy_bytes_per_s
+                    }
+                };
+                bandwidth * nearer(stream.place)
+            }
+            Load::Chase(place) => MOCK_LOADS_PER_S * nearer(place),
         };
         let slice = self.slice(thread_rate * f64::from(n_threads));
         match self.rates.wrong == Some(load) {

@@ -2,7 +2,8 @@
 //!
 //! Not here: clocks and machines.
 
-use crate::bench::{ElementFormat, Stream};
+use crate::bench::ElementFormat;
+use flopwise::machine::MemoryOp;
 
 /// The experiments of one run and their limits.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,7 +18,7 @@ pub struct Plan {
     /// work for each ([`Plan::gemm_shape`]).
     pub gemm_edges: Vec<u64>,
     /// Streams through main memory.
-    pub streams: Vec<Stream>,
+    pub streams: Vec<MemoryOp>,
     /// Undisturbed slices after which an experiment is done.
     pub enough_samples: u32,
     /// Undisturbed slices below which an experiment may use its budget and half as much again.
@@ -51,7 +52,7 @@ impl Plan {
             // 384 keeps a slice near 1 ms, so that some survive a busy neighbour; 768 is nearer to
             // a model's sizes but loses them.
             gemm_edges: vec![384, 768],
-            streams: vec![Stream::Read, Stream::Copy],
+            streams: vec![MemoryOp::Read, MemoryOp::Copy],
             enough_samples: 301,
             least_samples: 5,
             budget_s: 0.38,

@@ -15,7 +15,20 @@ pub(crate) fn sampled(slices: &[Slice]) -> Option<Sampled> {
         samples: rates.len() as u32,
         taken: slices.len() as u32,
         spread: (quantile(&rates, 0.75)? - quantile(&rates, 0.25)?) / median,
+        interval: median_interval(&rates)?,
     })
+}
+
+/// The 95 % confidence interval of the median of sorted values: the ranks n/2 -+ 0.98 sqrt n, the
+/// normal approximation of the binomial number of values below the median (Conover 1999, "Practical
+/// Nonparametric Statistics", 3.2). Below six values no two of them are that far apart; the extremes
+/// are given.
+fn median_interval(sorted: &[f64]) -> Option<[f64; 2]> {
+    let n = sorted.len() as f64;
+    let half = 0.98 * n.sqrt();
+    let low = (n / 2.0 - half).floor().max(0.0) as usize;
+    let high = ((n / 2.0 + half).ceil() as usize).min(sorted.len().checked_sub(1)?);
+    Some([*sorted.get(low)?, *sorted.get(high)?])
 }
 
 /// A load slice and the clock slices before and after it.
@@ -118,7 +131,9 @@ mod tests {
     fn disturbed_slices_are_counted_but_not_used() {
         let mut slices = [4.0, 1.0, 3.0, 2.0].map(clean).to_vec();
         slices.push(slice(1000.0, Outcome::Disturbed));
-        let expected = Sampled { median: 2.5, best: 4.0, samples: 4, taken: 5, spread: 0.6 };
+        let interval = [1.0, 4.0];
+        let expected =
+            Sampled { median: 2.5, best: 4.0, samples: 4, taken: 5, spread: 0.6, interval };
         assert_eq!(sampled(&slices), Some(expected));
     }
 

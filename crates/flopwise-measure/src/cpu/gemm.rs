@@ -3,12 +3,14 @@
 //! Not here: our own kernels. All threads work on one product: C is cut into a grid of blocks, one
 //! for each thread, which start together and are preempted, if at all, where we see it.
 
+use super::Runnable;
 use super::workers::{Build, Kernel};
-use crate::bench::Unmeasurable;
+use crate::bench::{ElementFormat, GemmLoad, Library, LibraryAbility, Unmeasurable};
+use flopwise::machine::CacheState;
 use std::sync::Arc;
 
 /// The library's name.
-pub(super) const BACKEND: &str = "gemm";
+const BACKEND: &str = "gemm";
 
 /// Entries of each block compared with the naive product, corners among them.
 const N_VERIFIED: usize = 36;
@@ -30,8 +32,35 @@ struct Area {
     n_columns: usize,
 }
 
+/// What the built-in kernels multiply.
+pub(super) fn ability() -> LibraryAbility {
+    LibraryAbility {
+        library: Library::BuiltIn,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        path: None,
+        formats: vec![ElementFormat::Fp32],
+    }
+}
+
+/// A product by the built-in kernels.
+pub(super) fn runnable(load: GemmLoad, n_threads: usize) -> Result<Runnable, Unmeasurable> {
+    if load.format != ElementFormat::Fp32 {
+        return Err(Unmeasurable(format!("{} has no built-in product", load.format.name())));
+    }
+    if load.cache == CacheState::Cold || 0 < load.padding {
+        return Err(Unmeasurable("operands are hot and without gaps here".to_owned()));
+    }
+    Ok(Runnable {
+        builds: builds(load.shape, n_threads),
+        backend: BACKEND.to_owned(),
+        instruction: None,
+        chains: None,
+        array_bytes: None,
+    })
+}
+
 /// One block of the product `[m, n, k]` for each thread.
-pub(super) fn builds([m, n, k]: [u64; 3], n_threads: usize) -> Vec<Build> {
+fn builds([m, n, k]: [u64; 3], n_threads: usize) -> Vec<Build> {
     let (m, n, k) = (m as usize, n as usize, k as usize);
     let a = uniform(m * k, 1);
     let b = uniform(k * n, 2);

@@ -15,11 +15,12 @@ mod x86;
 
 mod os;
 
-use crate::bench::{Bench, ElementFormat, Experiment, Load, Setup, Slice, Unmeasurable};
+use crate::bench::{
+    Abilities, Bench, Experiment, Library, Load, Place, Setup, Slice, Unmeasurable,
+};
 use crate::clock::HAS_ADD_CHAIN;
 use crate::host;
-use flopwise::machine::Host;
-use peak::FmaKernel;
+use flopwise::machine::{Host, MemoryLevel};
 use std::time::Instant;
 use workers::{Build, Which, Workers};
 
@@ -42,9 +43,17 @@ pub struct Cpu {
     /// Logical processor of each worker; empty where the system does not say.
     cpus: Vec<usize>,
     n_logical_cpus: usize,
-    fma: FmaKernel,
     clock_amount: u64,
     current: Option<Prepared>,
+}
+
+/// What a module makes of a load: a kernel for each thread, to be built on it, and what it is.
+struct Runnable {
+    builds: Vec<Build>,
+    backend: String,
+    instruction: Option<String>,
+    chains: Option<u32>,
+    array_bytes: Option<u64>,
 }
 
 /// The experiment whose kernels the workers hold.
@@ -68,7 +77,7 @@ impl Cpu {
         let workers = Workers::start(&places);
         let clock_amount =
             calibrate(CLOCK_SLICE_S, &mut |amount| workers.run(Which::Clock, 1, amount));
-        Cpu { workers, cpus, n_logical_cpus, fma: peak::best(), clock_amount, current: None }
+        Cpu { workers, cpus, n_logical_cpus, clock_amount, current: None }
     }
 
     fn current(&self) -> Prepared {
@@ -81,21 +90,29 @@ impl Cpu {
         stream::array_size(n_threads, cache_bytes, host::available_memory_bytes())
     }
 
-    /// One kernel for each thread, to be built on it.
-    fn builds(&self, experiment: &Experiment) -> (Vec<Build>, Option<u64>) {
+    fn runnable(&self, experiment: &Experiment) -> Result<Runnable, Unmeasurable> {
         let n_threads = experiment.n_threads as usize;
         match experiment.load {
-            Load::Peak(ElementFormat::Fp32) => {
-                let fma = self.fma;
-                let build = || -> Build { Box::new(move || peak::build(fma)) };
-                ((0..n_threads).map(|_| build()).collect(), None)
-            }
-            Load::Gemm(ElementFormat::Fp32, shape) => (gemm::builds(shape, n_threads), None),
-            Load::Dram(kind) => {
-                let array_bytes = self.array_size(n_threads).n_bytes;
-                let build = || -> Build { Box::new(move || stream::build(kind, array_bytes)) };
-                ((0..n_threads).map(|_| build()).collect(), Some(array_bytes))
-            }
+            Load::Peak(load) => peak::runnable(load, n_threads),
+            Load::Gemm(load) => match load.library {
+                Library::BuiltIn => gemm::runnable(load, n_threads),
+                Library::OpenBlas
+                | Library::Blis
+                | Library::Mkl
+                | Library::OneDnn
+                | Library::Accelerate => {
+                    Err(Unmeasurable(format!("{} is not here", load.library.name())))
+                }
+            },
+            Load::Stream(load) => match load.place {
+                Place::Level(MemoryLevel::Dram) => {
+                    stream::runnable(load, self.array_size(n_threads).n_bytes, n_threads)
+                }
+                Place::Level(_) | Place::Bytes(_) => {
+                    Err(Unmeasurable("caches have no kernel here".to_owned()))
+                }
+            },
+            Load::Chase(_) => Err(Unmeasurable("latency has no kernel here".to_owned())),
         }
     }
 }
@@ -108,7 +125,16 @@ impl Default for Cpu {
 
 impl Bench for Cpu {
     fn host(&self) -> Host {
-        host::host(self.n_logical_cpus as u32, self.fma.isa)
+        host::host(self.n_logical_cpus as u32, peak::widest_isa())
+    }
+
+    fn abilities(&self) -> Abilities {
+        Abilities {
+            peaks: peak::abilities(),
+            libraries: vec![gemm::ability()],
+            levels: vec![MemoryLevel::Dram],
+            has_non_temporal_stores: false,
+        }
     }
 
     fn caveats(&self) -> Vec<String> {
@@ -136,18 +162,14 @@ impl Bench for Cpu {
                 self.n_logical_cpus
             )));
         }
-        let (builds, array_bytes) = self.builds(experiment);
+        let runnable = self.runnable(experiment)?;
+        let Runnable { builds, backend, instruction, chains, array_bytes } = runnable;
         self.workers.build(builds)?;
         let amount =
             calibrate(LOAD_SLICE_S, &mut |amount| self.workers.run(Which::Load, n_threads, amount));
         self.current = Some(Prepared { n_threads, amount });
-        let backend = match experiment.load {
-            Load::Peak(_) => self.fma.backend,
-            Load::Gemm(..) => gemm::BACKEND,
-            Load::Dram(_) => stream::backend(),
-        };
         let spent_s = called.elapsed().as_secs_f64();
-        Ok(Setup { backend: backend.to_owned(), array_bytes, spent_s })
+        Ok(Setup { backend, instruction, chains, array_bytes, spent_s })
     }
 
     fn clock_slice(&mut self) -> Option<Slice> {
@@ -179,7 +201,8 @@ fn calibrate(target_s: f64, run: &mut dyn FnMut(u64) -> Slice) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::{Outcome, Stream};
+    use crate::bench::{ElementFormat, GemmLoad, Outcome, PeakLoad, StreamLoad};
+    use flopwise::machine::{MemoryOp, Stores};
 
     #[test]
     fn calibration_meets_its_target() {
@@ -197,19 +220,24 @@ mod tests {
         check(3.0, 1);
     }
 
+    fn dram(op: MemoryOp) -> Load {
+        let place = Place::Level(MemoryLevel::Dram);
+        Load::Stream(StreamLoad { op, place, stores: Stores::Plain })
+    }
+
     #[test]
     fn every_load_runs_and_verifies_on_each_thread_count() {
         let mut cpu = Cpu::new();
         let loads = [
-            Load::Peak(ElementFormat::Fp32),
-            Load::Gemm(ElementFormat::Fp32, [64, 96, 80]),
-            Load::Dram(Stream::Read),
-            Load::Dram(Stream::Copy),
+            Load::Peak(PeakLoad::of(ElementFormat::Fp32)),
+            Load::Gemm(GemmLoad::of(ElementFormat::Fp32, [64, 96, 80])),
+            dram(MemoryOp::Read),
+            dram(MemoryOp::Copy),
         ];
         for load in loads {
             for n_threads in [1, cpu.n_logical_cpus as u32] {
                 let setup = cpu.prepare(&Experiment { load, n_threads }).unwrap();
-                let is_stream = matches!(load, Load::Dram(_));
+                let is_stream = matches!(load, Load::Stream(_));
                 assert_eq!(setup.array_bytes.is_some(), is_stream, "{load:?}");
                 let slice = cpu.load_slice();
                 assert_ne!(slice.outcome, Outcome::Wrong, "{load:?} on {n_threads}");
@@ -225,7 +253,7 @@ mod tests {
     fn more_threads_than_processors_are_refused() {
         let mut cpu = Cpu::new();
         let n_threads = cpu.n_logical_cpus as u32 + 1;
-        let load = Load::Peak(ElementFormat::Fp32);
+        let load = Load::Peak(PeakLoad::of(ElementFormat::Fp32));
         assert!(cpu.prepare(&Experiment { load, n_threads }).is_err());
         assert!(cpu.prepare(&Experiment { load, n_threads: 0 }).is_err());
     }

@@ -49,13 +49,26 @@ pub(super) fn pin_to(cpu: usize) -> bool {
     }
 }
 
-/// How often the calling thread lost its processor against its will so far.
+/// Whose preemptions are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// The calling thread's.
+    Thread,
+    /// Those of all threads of the process together.
+    Process,
+}
+
+/// How often it lost its processor against its will so far.
 #[cfg(target_os = "linux")]
-pub(super) fn n_preemptions() -> Option<u64> {
+pub(super) fn n_preemptions(whose: Whose) -> Option<u64> {
     // SAFETY: an all-zero `rusage` is a valid value.
     let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    let who = match whose {
+        Whose::Thread => libc::RUSAGE_THREAD,
+        Whose::Process => libc::RUSAGE_SELF,
+    };
     // SAFETY: `usage` is valid for writes.
-    let status = unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) };
+    let status = unsafe { libc::getrusage(who, &raw mut usage) };
     (status == 0).then_some(usage.ru_nivcsw.unsigned_abs())
 }
 
@@ -81,7 +94,7 @@ pub(super) fn pin_to(_cpu: usize) -> bool {
 
 /// Unknown here.
 #[cfg(not(target_os = "linux"))]
-pub(super) fn n_preemptions() -> Option<u64> {
+pub(super) fn n_preemptions(_whose: Whose) -> Option<u64> {
     None
 }
 
@@ -108,6 +121,7 @@ mod tests {
 
     #[test]
     fn preemptions_are_counted() {
-        assert!(n_preemptions().is_some());
+        assert!(n_preemptions(Whose::Thread) <= n_preemptions(Whose::Process));
+        assert!(n_preemptions(Whose::Thread).is_some());
     }
 }

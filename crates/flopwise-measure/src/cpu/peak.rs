@@ -3,8 +3,9 @@
 //! Not here: memory. The kernels of each architecture are in `x86.rs` and `aarch64.rs`; each is
 //! verified against its scalar twin before it is timed.
 
-use super::workers::Kernel;
-use crate::bench::Unmeasurable;
+use super::Runnable;
+use super::workers::{Build, Kernel};
+use crate::bench::{ElementFormat, PeakAbility, PeakLoad, Unmeasurable};
 
 /// Each pass adds this product to every accumulator. Full mantissas, so that the multiplier works.
 pub(super) const FACTORS: [f32; 2] = [0.731_058_6, 0.462_117_16];
@@ -32,8 +33,42 @@ pub(super) struct FmaKernel {
     pub(super) step: fn(f32) -> f32,
 }
 
+/// What can be asked for.
+pub(super) fn abilities() -> Vec<PeakAbility> {
+    let ability = |kernel: FmaKernel| PeakAbility {
+        format: ElementFormat::Fp32,
+        isa: kernel.isa,
+        instruction: kernel.isa,
+        chains: vec![kernel.n_accumulators as u32],
+        has_add_mix: false,
+        is_float: true,
+    };
+    available().into_iter().map(ability).collect()
+}
+
+/// The widest instruction set there are kernels for.
+pub(super) fn widest_isa() -> &'static str {
+    best().isa
+}
+
+/// The kernel that a load asks for, for each of so many threads.
+pub(super) fn runnable(load: PeakLoad, n_threads: usize) -> Result<Runnable, Unmeasurable> {
+    if load != PeakLoad::of(ElementFormat::Fp32) {
+        return Err(Unmeasurable(format!("{} has no such kernel here", load.format.name())));
+    }
+    let fma = best();
+    let build_one = || -> Build { Box::new(move || build(fma)) };
+    Ok(Runnable {
+        builds: (0..n_threads).map(|_| build_one()).collect(),
+        backend: fma.backend.to_owned(),
+        instruction: Some(fma.isa.to_owned()),
+        chains: Some(fma.n_accumulators as u32),
+        array_bytes: None,
+    })
+}
+
 /// The widest that this processor has.
-pub(super) fn best() -> FmaKernel {
+fn best() -> FmaKernel {
     *available().first().expect("the portable kernel is always available")
 }
 

@@ -3,9 +3,10 @@
 //! Not here: cache levels. Arrays are filled with numbers before they are read: fresh pages are
 //! all one shared page of zeros, and reading them would measure cache.
 
-use super::os;
-use super::workers::Kernel;
-use crate::bench::{Stream, Unmeasurable};
+use super::workers::{Build, Kernel};
+use super::{Runnable, os};
+use crate::bench::{StreamLoad, Unmeasurable};
+use flopwise::machine::{MemoryOp, Stores};
 use std::alloc::Layout;
 
 /// Arrays together are so many times the last-level caches that their threads reach, as STREAM's
@@ -57,16 +58,35 @@ pub(super) fn array_size(
     ArraySize { n_bytes: n_bytes.max(PAGE_BYTES), doubt }
 }
 
+/// A stream on each of so many threads, in arrays of so many bytes.
+pub(super) fn runnable(
+    load: StreamLoad,
+    array_bytes: u64,
+    n_threads: usize,
+) -> Result<Runnable, Unmeasurable> {
+    if load.stores == Stores::NonTemporal {
+        return Err(Unmeasurable("stores past the caches have no kernel here".to_owned()));
+    }
+    let build_one = || -> Build { Box::new(move || build(load.op, array_bytes)) };
+    Ok(Runnable {
+        builds: (0..n_threads).map(|_| build_one()).collect(),
+        backend: backend().to_owned(),
+        instruction: None,
+        chains: None,
+        array_bytes: Some(array_bytes),
+    })
+}
+
 /// Which kernel streams.
-pub(super) fn backend() -> &'static str {
+fn backend() -> &'static str {
     if has_avx2() { "asm-avx2" } else { "portable" }
 }
 
 /// Takes and fills the arrays on the thread that will use them.
-pub(super) fn build(stream: Stream, array_bytes: u64) -> Result<Box<dyn Kernel>, Unmeasurable> {
+fn build(op: MemoryOp, array_bytes: u64) -> Result<Box<dyn Kernel>, Unmeasurable> {
     let n_words = array_bytes as usize / 8;
-    match stream {
-        Stream::Read => {
+    match op {
+        MemoryOp::Read => {
             let words = Words::filled(n_words, |word_idx| word_idx as u64 + 1)?;
             let mut read = Read { walk: Walk::new(n_words), words, sum: 0, last: (0, 0) };
             read.run((n_words / ROUND_WORDS) as u64);
@@ -75,7 +95,7 @@ pub(super) fn build(stream: Stream, array_bytes: u64) -> Result<Box<dyn Kernel>,
                 false => Err(Unmeasurable("reading gave a wrong checksum".to_owned())),
             }
         }
-        Stream::Copy => {
+        MemoryOp::Copy => {
             let source = Words::filled(n_words, |word_idx| word_idx as u64 + 1)?;
             let target = Words::filled(n_words + TARGET_OFFSET_WORDS, |_| u64::MAX)?;
             let mut copy = Copy { walk: Walk::new(n_words), source, target, last: (0, 0) };
@@ -84,6 +104,9 @@ pub(super) fn build(stream: Stream, array_bytes: u64) -> Result<Box<dyn Kernel>,
                 true => Ok(Box::new(copy)),
                 false => Err(Unmeasurable("the copy differs from its source".to_owned())),
             }
+        }
+        MemoryOp::Write | MemoryOp::Triad => {
+            Err(Unmeasurable(format!("{op:?} has no kernel here").to_lowercase()))
         }
     }
 }
@@ -373,11 +396,11 @@ mod tests {
 
     #[test]
     fn both_streams_build() {
-        for stream in [Stream::Read, Stream::Copy] {
-            let mut kernel = build(stream, 4 * MIB).unwrap();
+        for op in [MemoryOp::Read, MemoryOp::Copy] {
+            let mut kernel = build(op, 4 * MIB).unwrap();
             kernel.run(5);
             assert!(kernel.is_correct());
-            let n_streams = if stream == Stream::Copy { 2.0 } else { 1.0 };
+            let n_streams = if op == MemoryOp::Copy { 2.0 } else { 1.0 };
             assert!((kernel.work(2) - n_streams * (128 << 10) as f64).abs() < 1e-9);
         }
     }

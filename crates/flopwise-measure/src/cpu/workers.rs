@@ -4,7 +4,7 @@
 //! Not here: what they run; that is a [`Kernel`] built on the worker's own thread, so that memory
 //! is first touched where it is used.
 
-use super::os;
+use super::os::{self, Whose};
 use crate::bench::{Outcome, Slice, Unmeasurable};
 use crate::clock::{ADDS_PER_PASS, add_chain};
 use std::sync::Arc;
@@ -21,6 +21,12 @@ const SPINS_BEFORE_YIELD: u32 = 1 << 14;
 
 /// A load, on one thread.
 pub(super) trait Kernel {
+    /// Puts memory into the state in which the work is to find it; not timed, just before `run`.
+    fn make_ready(&mut self) {}
+    /// Whether it works on threads of its own: a preemption of any of them then counts.
+    fn has_own_threads(&self) -> bool {
+        false
+    }
     /// Does `amount` rounds of its work; this is what is timed.
     fn run(&mut self, amount: u64);
     /// What `amount` rounds are, in the load's unit.
@@ -206,12 +212,14 @@ fn work_until_closed(jobs: &Receiver<Job>, reports: &Sender<Report>) {
 fn lap(kernel: &mut dyn Kernel, amount: u64, start: &StartLine) -> Lap {
     // Wide registers and high clocks come up some microseconds after they are first used.
     kernel.run(amount / 16);
+    kernel.make_ready();
     start.wait();
-    let preemptions_before = os::n_preemptions();
+    let whose = if kernel.has_own_threads() { Whose::Process } else { Whose::Thread };
+    let preemptions_before = os::n_preemptions(whose);
     let start = Instant::now();
     kernel.run(amount);
     let end = Instant::now();
-    let preempted = preemptions_before != os::n_preemptions();
+    let preempted = preemptions_before != os::n_preemptions(whose);
     Lap { start, end, work: kernel.work(amount), preempted, correct: kernel.is_correct() }
 }
 

@@ -2,8 +2,8 @@
 
 use flopwise::machine::{ComputeKind, Host, MemoryOp, Profile};
 use flopwise_measure::{
-    Bench, ElementFormat, Experiment, Load, Mock, MockRates, Plan, Setup, Slice, Threads,
-    Unmeasurable, measure,
+    Abilities, Bench, ElementFormat, Experiment, GemmLoad, Load, Mock, MockRates, Plan, Setup,
+    Slice, Threads, Unmeasurable, measure,
 };
 
 fn quick() -> Plan {
@@ -56,7 +56,7 @@ fn a_quiet_machine_is_measured_exactly() {
     assert_eq!(profile.machine.clock_hz.unwrap().to_string(), "4 GHz");
     for rate in &profile.compute {
         let (per_cycle, share) = match rate.kind {
-            ComputeKind::Peak => (32.0, None),
+            ComputeKind::Peak | ComputeKind::FmaAdd => (32.0, None),
             ComputeKind::Gemm => (28.0, Some(0.875)),
         };
         assert_eq!(rate.flops_per_cycle, Some(per_cycle));
@@ -92,7 +92,7 @@ fn a_machine_that_is_never_quiet_gives_notes_instead_of_rates() {
 #[test]
 fn a_wrong_result_is_left_out() {
     let shape = Plan::gemm_shape(384, 1);
-    let wrong = Some(Load::Gemm(ElementFormat::Fp32, shape));
+    let wrong = Some(Load::Gemm(GemmLoad::of(ElementFormat::Fp32, shape)));
     let profile = profile_of(MockRates { wrong, ..MockRates::default() });
     assert!(profile.compute.iter().all(|rate| rate.shape != Some(shape)));
     assert_eq!(profile.compute.len(), 5);
@@ -179,6 +179,10 @@ struct Moved {
 impl Bench for Moved {
     fn host(&self) -> Host {
         self.mock.host()
+    }
+
+    fn abilities(&self) -> Abilities {
+        self.mock.abilities()
     }
 
     fn caveats(&self) -> Vec<String> {

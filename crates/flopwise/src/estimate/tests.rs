@@ -9,15 +9,27 @@ use flopwise_formats::Format;
 
 /// 100 FLOP/s peak, 80 GEMM, 10 B/s.
 pub(crate) fn machine() -> Profile {
-    let sampled = |median| Sampled { median, best: median, samples: 9, taken: 9, spread: 0.0 };
+    let sampled = |median| Sampled {
+        median,
+        best: median,
+        samples: 9,
+        taken: 9,
+        spread: 0.0,
+        interval: [median, median],
+    };
     let compute = |kind, rate, shape| ComputeRate {
         format: "fp32".to_owned(),
         kind,
         backend: "made-up".to_owned(),
         threads: 1,
         shape,
+        instruction: None,
+        chains: None,
+        cache: None,
+        padding: None,
         flops_per_s: sampled(rate),
         fraction_of_peak: None,
+        fraction_of_roofline: None,
         flops_per_cycle: None,
     };
     Profile {
@@ -31,6 +43,9 @@ pub(crate) fn machine() -> Profile {
             os_clock_hz: None,
             isa: "none".to_owned(),
             memory_bytes: None,
+            caches: Vec::new(),
+            numa_nodes: None,
+            libraries: Vec::new(),
             os: "none".to_owned(),
             measured_at: "2026-11-23T00:00:00Z".to_owned(),
             flopwise_version: "0".to_owned(),
@@ -44,8 +59,13 @@ pub(crate) fn machine() -> Profile {
             op: MemoryOp::Read,
             threads: 1,
             array_bytes: 1 << 20,
+            stores: Stores::Plain,
             bytes_per_s: sampled(10.0),
+            bytes_per_cycle: None,
+            range: None,
         }],
+        latency: Vec::new(),
+        probes: Vec::new(),
         notes: Vec::new(),
     }
 }

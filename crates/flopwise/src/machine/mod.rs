@@ -6,6 +6,6 @@
 mod profile;
 
 pub use profile::{
-    ComputeKind, ComputeRate, Host, MemoryLevel, MemoryOp, MemoryRate, Profile, ProfileError,
-    SCHEMA, Sampled,
+    Cache, CacheState, ComputeKind, ComputeRate, Host, Latency, LibraryFound, MemoryLevel,
+    MemoryOp, MemoryRate, Probe, Profile, ProfileError, SCHEMA, Sampled, Stores,
 };

@@ -6,7 +6,7 @@ use crate::units::{BytesPerSec, FlopsPerByte, FlopsPerSec, Hertz};
 use serde::{Deserialize, Serialize};
 
 /// The version of the JSON this build writes and reads.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// The largest profile file read: a full one is a few hundred KiB.
 const MAX_PROFILE_BYTES: usize = 16 << 20;
@@ -24,6 +24,12 @@ pub struct Profile {
     pub compute: Vec<ComputeRate>,
     /// Bandwidths.
     pub memory: Vec<MemoryRate>,
+    /// Times of one dependent load.
+    #[serde(default)]
+    pub latency: Vec<Latency>,
+    /// What else was found out about the machine.
+    #[serde(default)]
+    pub probes: Vec<Probe>,
     /// Doubts: a busy neighbour, few clean samples, a result that could not be had.
     pub notes: Vec<String>,
 }
@@ -45,6 +51,15 @@ pub struct Host {
     pub isa: String,
     /// Physical memory, bytes.
     pub memory_bytes: Option<u64>,
+    /// Caches of one processor, the smallest level first.
+    #[serde(default)]
+    pub caches: Vec<Cache>,
+    /// NUMA nodes that the process may use.
+    #[serde(default)]
+    pub numa_nodes: Option<u32>,
+    /// Libraries found that multiply matrices.
+    #[serde(default)]
+    pub libraries: Vec<LibraryFound>,
     /// Operating system and architecture.
     pub os: String,
     /// When, in UTC: `2026-11-23T13:38:00Z`.
@@ -53,14 +68,62 @@ pub struct Host {
     pub flopwise_version: String,
 }
 
+/// A data or unified cache.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Cache {
+    /// Its level.
+    pub level: MemoryLevel,
+    /// Its size as the operating system tells it.
+    pub os_bytes: Option<u64>,
+    /// Its size by the bandwidth and latency seen: the largest array that was still as fast.
+    pub measured_bytes: Option<u64>,
+    /// Processors that share it.
+    pub shared_by: Option<u32>,
+}
+
+/// A library that multiplies matrices.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LibraryFound {
+    /// `openblas`, `mkl` ...
+    pub name: String,
+    /// Its own account of itself.
+    pub version: String,
+    /// Where it was loaded from; `None` for the built-in kernels.
+    pub path: Option<String>,
+}
+
 /// What a [`ComputeRate`] stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ComputeKind {
     /// Multiply-add instructions from registers: the most the machine can issue.
     Peak,
+    /// Multiply-adds and additions in turn: more than the peak where a core has units for both.
+    #[serde(rename = "fma_add")]
+    FmaAdd,
     /// A matrix product through memory: what a model can hope for.
     Gemm,
+}
+
+/// Where the operands of a product are when it begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CacheState {
+    /// As the product before it left them.
+    Hot,
+    /// In main memory.
+    Cold,
+}
+
+/// How results reach memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stores {
+    /// Through the caches; a line may be fetched before it is written.
+    #[default]
+    Plain,
+    /// Past the caches.
+    NonTemporal,
 }
 
 /// One FLOP rate.
@@ -76,10 +139,26 @@ pub struct ComputeRate {
     pub threads: u32,
     /// `[m, n, k]` of a GEMM; `None` for a peak.
     pub shape: Option<[u64; 3]>,
+    /// The instruction of a peak: `vdpbf16ps zmm`.
+    #[serde(default)]
+    pub instruction: Option<String>,
+    /// Independent chains of a peak.
+    #[serde(default)]
+    pub chains: Option<u32>,
+    /// Where a GEMM's operands were.
+    #[serde(default)]
+    pub cache: Option<CacheState>,
+    /// Elements between a GEMM's rows.
+    #[serde(default)]
+    pub padding: Option<u64>,
     /// The rate, FLOP/s, one multiply-add being two.
     pub flops_per_s: Sampled,
     /// Share of the instruction peak at the same format and thread count.
     pub fraction_of_peak: Option<f64>,
+    /// Share of what peak and main memory allow at a GEMM's shape: min(peak, intensity x
+    /// bandwidth), each operand read once and the result written once.
+    #[serde(default)]
+    pub fraction_of_roofline: Option<f64>,
     /// FLOP per measured clock cycle and thread; for a peak an integer up to noise.
     pub flops_per_cycle: Option<f64>,
 }
@@ -123,8 +202,44 @@ pub struct MemoryRate {
     pub threads: u32,
     /// Bytes of each array, per thread.
     pub array_bytes: u64,
+    /// How results are stored.
+    #[serde(default)]
+    pub stores: Stores,
     /// Application bytes per second.
     pub bytes_per_s: Sampled,
+    /// Bytes per measured clock cycle and thread; for a cache near an integer.
+    #[serde(default)]
+    pub bytes_per_cycle: Option<f64>,
+    /// The lowest and highest median of repeats spread over the whole run, for what is shared with
+    /// others.
+    #[serde(default)]
+    pub range: Option<[f64; 2]>,
+}
+
+/// The time of one load whose address is the result of the one before.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Latency {
+    /// Which level of the hierarchy.
+    pub level: MemoryLevel,
+    /// Bytes that the loads wander over.
+    pub array_bytes: u64,
+    /// Loads per second.
+    pub loads_per_s: Sampled,
+    /// Measured clock cycles per load.
+    pub cycles: Option<f64>,
+}
+
+/// One more finding about the machine.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Probe {
+    /// What was asked: `fp32 multiply-add of subnormals`.
+    pub name: String,
+    /// What came out.
+    pub value: f64,
+    /// Its unit: `x`, `cycles`.
+    pub unit: String,
+    /// What it means, in words.
+    pub meaning: String,
 }
 
 /// A rate from many short samples.
@@ -140,6 +255,9 @@ pub struct Sampled {
     pub taken: u32,
     /// Interquartile range over median: 0.02 means the middle half lies within 2 %.
     pub spread: f64,
+    /// The 95 % confidence interval of the median, from order statistics without any assumption
+    /// about the distribution; the extremes where there are fewer than six samples.
+    pub interval: [f64; 2],
 }
 
 /// A profile that cannot be used.
@@ -181,7 +299,9 @@ impl Profile {
         let memory = profile.memory.iter();
         let bandwidths =
             memory.map(|rate| (format!("{:?} {:?}", rate.level, rate.op), rate.bytes_per_s));
-        for (place, rate) in rates.chain(bandwidths) {
+        let latency = profile.latency.iter();
+        let loads = latency.map(|rate| (format!("{:?} latency", rate.level), rate.loads_per_s));
+        for (place, rate) in rates.chain(bandwidths).chain(loads) {
             if !(rate.median.is_finite() && 0.0 < rate.median) {
                 return Err(ProfileError::ImpossibleRate(place));
             }
@@ -216,6 +336,7 @@ impl Profile {
     pub fn dram_rate(&self, op: MemoryOp) -> Option<&MemoryRate> {
         let matching =
             self.memory.iter().filter(|rate| rate.level == MemoryLevel::Dram && rate.op == op);
+        let matching = matching.filter(|rate| rate.stores == Stores::Plain);
         matching.max_by_key(|rate| rate.threads)
     }
 

@@ -286,6 +286,7 @@ fn machine(report: &EstimateReport) -> Value {
         let wanted = match rate.kind {
             ComputeKind::Peak => rates.peak,
             ComputeKind::Gemm => rates.matmul,
+            ComputeKind::FmaAdd => return false,
         };
         rate.flops_per_s.median.total_cmp(&wanted.0).is_eq()
     };
@@ -343,6 +344,7 @@ fn facts(profile: &Profile, estimate: &Estimate) -> Vec<Value> {
 fn compute_row(rate: &ComputeRate) -> Value {
     let name = match rate.kind {
         ComputeKind::Peak => format!("{} instruction peak", rate.format),
+        ComputeKind::FmaAdd => format!("{} multiply-adds and adds", rate.format),
         ComputeKind::Gemm => format!("{} GEMM", rate.format),
     };
     let mut how = vec![plural(rate.threads as usize, "thread"), rate.backend.clone()];

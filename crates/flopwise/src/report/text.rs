@@ -390,10 +390,11 @@ fn compute_line(rate: &ComputeRate) -> (String, String) {
     let samples = &rate.flops_per_s;
     let clean = format!("{} of {} slices clean", samples.samples, samples.taken);
     match rate.kind {
-        ComputeKind::Peak => {
+        ComputeKind::Peak | ComputeKind::FmaAdd => {
+            let what = if rate.kind == ComputeKind::Peak { "peak" } else { "FMA+add" };
             let per_cycle = rate.flops_per_cycle;
             let per_cycle = per_cycle.map(|flops| format!("{flops:.2} FLOP/cycle/thread, "));
-            let label = format!("{} peak, {threads}", rate.format);
+            let label = format!("{} {what}, {threads}", rate.format);
             (label, format!("{}{clean}", per_cycle.unwrap_or_default()))
         }
         ComputeKind::Gemm => {
