@@ -4,7 +4,7 @@
 //! Not here: the parts of a layer (`layer/`) and the fields of a config (the families).
 
 use super::layer::{FeedForward, Mixer};
-use super::network::{Bias, Made, Network, Norm};
+use super::network::{Bias, BuiltLayers, Made, Network, Norm};
 use crate::error::Error;
 use crate::graph::{Dim, Graph, Pass, TensorId};
 use flopwise_formats::Format;
@@ -88,7 +88,7 @@ pub(super) struct Head {
 }
 
 /// One layer: a mixer, a feed-forward network, or both.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Layer {
     /// The class in the reference implementation.
     pub(super) class: &'static str,
@@ -197,9 +197,11 @@ impl Decoder {
         x = match self.depth {
             Some(every) => self.over_depth(net, x, every)?,
             None => {
+                let mut built = BuiltLayers::new();
                 for (layer_idx, layer) in self.layers.iter().enumerate() {
                     let name = format!("{}.{layer_idx}", self.paths.layers);
-                    x = net.module(&name, layer.class, |net| layer.build(net, x))?;
+                    let place = (name.as_str(), layer.class);
+                    x = net.layer(&mut built, place, layer, x, |net| layer.build(net, x))?;
                 }
                 x
             }

@@ -5,8 +5,8 @@
 //! `_apply_attn_res_torch`) and of the checkpoint. Not here: residuals that only add up
 //! (`decoder.rs`).
 
-use super::decoder::Decoder;
-use super::network::{Bias, Made, Network, Norm, dim};
+use super::decoder::{Decoder, Layer};
+use super::network::{Bias, BuiltLayers, Made, Network, Norm, dim};
 use crate::error::Error;
 use crate::graph::{Dim, TensorId};
 
@@ -21,24 +21,48 @@ impl Decoder {
     /// All layers, of which every so many begin a block, and the mix that the head sees.
     pub(super) fn over_depth(&self, net: &mut Network, x: TensorId, every: i64) -> Made {
         let mut depth = Depth { sum: x, before: None };
+        let mut built = BuiltLayers::new();
         for (layer_idx, layer) in (0_i64..).zip(&self.layers) {
             let name = format!("{}.{layer_idx}", self.paths.layers);
-            depth = net.module(&name, layer.class, |net| {
-                let read = depth.mixed(net, "self_attention_res")?;
-                let begins = layer_idx % every == 0;
-                let before = if begins { Some(depth.closed(net)?) } else { depth.before };
-                let inner = net.norm("input_layernorm", read, layer.norm)?;
-                let mixed = layer.mix(net, inner)?;
-                // What a block begins with is only seen through the softmax.
-                let sum = if begins { mixed } else { net.add(depth.sum, mixed)? };
-                let depth = Depth { sum, before };
-                let read = depth.mixed(net, "mlp_res")?;
-                let inner = net.norm("post_attention_layernorm", read, layer.norm)?;
-                let fed = layer.feed(net, inner)?;
-                Ok(Depth { sum: net.add(depth.sum, fed)?, before })
-            })?;
+            let place = (name.as_str(), layer.class);
+            depth = if layer_idx % every == 0 {
+                net.module(&name, layer.class, |net| depth.begin(net, layer))?
+            } else {
+                let key = (layer, depth.before);
+                let inside = |net: &mut Network| depth.within(net, layer);
+                let sum = net.layer(&mut built, place, key, depth.sum, inside)?;
+                Depth { sum, ..depth }
+            };
         }
         depth.mixed(net, "output_attn_res")
+    }
+}
+
+impl Depth {
+    /// The first layer of a block. What the block begins with is only seen through the softmax.
+    fn begin(self, net: &mut Network, layer: &Layer) -> Result<Depth, Error> {
+        let read = self.mixed(net, "self_attention_res")?;
+        let before = Some(self.closed(net)?);
+        let inner = net.norm("input_layernorm", read, layer.norm)?;
+        let sum = layer.mix(net, inner)?;
+        Depth { sum, before }.fed(net, layer)
+    }
+
+    /// A further layer of the block.
+    fn within(self, net: &mut Network, layer: &Layer) -> Made {
+        let read = self.mixed(net, "self_attention_res")?;
+        let inner = net.norm("input_layernorm", read, layer.norm)?;
+        let mixed = layer.mix(net, inner)?;
+        let sum = net.add(self.sum, mixed)?;
+        Ok(Depth { sum, ..self }.fed(net, layer)?.sum)
+    }
+
+    /// The feed-forward network and what it adds to.
+    fn fed(self, net: &mut Network, layer: &Layer) -> Result<Depth, Error> {
+        let read = self.mixed(net, "mlp_res")?;
+        let inner = net.norm("post_attention_layernorm", read, layer.norm)?;
+        let fed = layer.feed(net, inner)?;
+        Ok(Depth { sum: net.add(self.sum, fed)?, ..self })
     }
 }
 

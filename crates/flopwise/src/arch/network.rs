@@ -7,7 +7,7 @@
 use crate::error::Error;
 use crate::graph::{
     Attention, Builder, Convolution, Dim, Direction, Function, Graph, Keeps, MatMul, NewNode,
-    Normalization, Op, Orientation, Padding, Pass, Range, Role, Shape, State, Stated,
+    Normalization, Op, Orientation, Padding, Pass, Range, Role, Section, Shape, State, Stated,
     StatedGradient, Storage, Symbol, TensorId, TensorType,
 };
 use flopwise_formats::Format;
@@ -28,6 +28,23 @@ pub(super) struct Network {
     n_named: HashMap<String, usize>,
     weights: BTreeMap<String, TensorId>,
     inputs: Vec<TensorId>,
+}
+
+/// Layers that later ones can be copied from.
+pub(super) struct BuiltLayers<K>(Vec<BuiltLayer<K>>);
+
+struct BuiltLayer<K> {
+    key: K,
+    section: Section,
+    input: TensorId,
+    output: TensorId,
+}
+
+impl<K> BuiltLayers<K> {
+    /// None yet.
+    pub(super) fn new() -> BuiltLayers<K> {
+        BuiltLayers(Vec::new())
+    }
 }
 
 /// What PyTorch calls the functions whose name there is not the one here.
@@ -151,6 +168,37 @@ impl Network {
         let built = built.map_err(|error| error.at(format!("`{}`", self.path)));
         self.path.truncate(len);
         built
+    }
+
+    /// A layer below a module of its own. One whose `key` is that of an earlier one, on an input of the
+    /// same type, is copied from it: `build` must depend on nothing but key and input.
+    pub(super) fn layer<K: PartialEq>(
+        &mut self,
+        built: &mut BuiltLayers<K>,
+        (name, class): (&str, &'static str),
+        key: K,
+        x: TensorId,
+        build: impl FnOnce(&mut Network) -> Made,
+    ) -> Made {
+        let path = self.below(name);
+        let input_type = |id: TensorId| &self.builder.get(id).tensor_type;
+        let is_alike =
+            |known: &&BuiltLayer<K>| known.key == key && input_type(known.input) == input_type(x);
+        if let Some(known) = built.0.iter().find(is_alike) {
+            let distance = self.builder.replay(&known.section, &path, [known.input, x])?;
+            for (id, tensor) in self.builder.copies(&known.section, distance) {
+                if tensor.role == Role::Parameter {
+                    self.weights.insert(tensor.name.clone(), id);
+                }
+            }
+            return Ok(TensorId(known.output.0 + distance));
+        }
+        let start = self.builder.section_start();
+        let output = self.module(name, class, build)?;
+        let section = self.builder.section(&path, &start);
+        let section = section.filter(|section| section.holds(output));
+        built.0.extend(section.map(|section| BuiltLayer { key, section, input: x, output }));
+        Ok(output)
     }
 
     /// Path of something below the module.

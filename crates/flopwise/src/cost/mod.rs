@@ -8,6 +8,7 @@
 //! Not here: machines and time (see [`crate::estimate`]).
 
 mod active;
+mod alike;
 mod attention;
 mod backward;
 mod choice;
@@ -50,6 +51,7 @@ pub use train::{
 pub use weights::{WeightRow, store_weights, weight_table};
 
 use crate::graph::{Dim, Graph, Node, NodeId, Op, Positions, Role, TensorId, TensorType};
+use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 
 /// What one node costs, in the graph's symbols.
@@ -101,6 +103,8 @@ pub struct NodeWork {
     pub cost: Result<Cost, String>,
     /// Parameters that no earlier node reads.
     pub parameters: Dim,
+    /// An earlier node with the same cost.
+    same_as: Option<usize>,
 }
 
 impl Work {
@@ -133,23 +137,27 @@ pub fn work(graph: &Graph) -> Work {
         Some(elements) => elements.clone(),
         None => elements(graph, id),
     };
-    let ids = (0..graph.tensors.len()).map(TensorId);
-    let sizes: Vec<Dim> = ids.map(|id| tensor_bytes(graph, id)).collect();
+    let sizes = Sizes { graph, known: vec![OnceCell::new(); graph.tensors.len()] };
+    let mut alike = alike::Alike::new(graph);
     let mut seen: HashSet<TensorId> = HashSet::new();
-    let mut nodes = Vec::with_capacity(graph.nodes.len());
+    let mut nodes: Vec<NodeWork> = Vec::with_capacity(graph.nodes.len());
     let mut total = Cost::default();
     for (node_idx, node) in graph.nodes.iter().enumerate() {
         let mut parameters = Dim::ZERO;
         for id in &node.inputs {
             if graph.tensor(*id).role == Role::Parameter && seen.insert(*id) {
-                parameters = &parameters + &elements(graph, *id);
+                parameters += &elements(graph, *id);
             }
         }
-        let cost = node_cost(graph, node, &sizes);
+        let same_as = alike.find(node_idx);
+        let cost = match same_as {
+            Some(same_idx) => nodes[same_idx].cost.clone(),
+            None => node_cost(graph, node, &sizes),
+        };
         if let Ok(cost) = &cost {
             total.add(cost);
         }
-        nodes.push(NodeWork { node: NodeId(node_idx), cost, parameters });
+        nodes.push(NodeWork { node: NodeId(node_idx), cost, parameters, same_as });
     }
     Work {
         nodes,
@@ -157,6 +165,18 @@ pub fn work(graph: &Graph) -> Work {
         parameters: stored(graph, Role::Parameter, elements),
         weight_bytes: stored(graph, Role::Parameter, tensor_bytes),
         buffer_bytes: stored(graph, Role::Buffer, tensor_bytes),
+    }
+}
+
+/// Bytes of each tensor, found when first asked for.
+pub(crate) struct Sizes<'a> {
+    graph: &'a Graph,
+    known: Vec<OnceCell<Dim>>,
+}
+
+impl Sizes<'_> {
+    fn of(&self, id: TensorId) -> &Dim {
+        self.known[id.0].get_or_init(|| tensor_bytes(self.graph, id))
     }
 }
 
@@ -209,7 +229,7 @@ impl Cost {
             (&mut self.bytes_written, &other.bytes_written),
         ];
         for (total, count) in pairs {
-            total.0 = &total.0 + &count.0;
+            total.0 += &count.0;
         }
     }
 }
@@ -259,7 +279,7 @@ impl Operands<'_> {
     }
 }
 
-fn node_cost(graph: &Graph, node: &Node, sizes: &[Dim]) -> Result<Cost, String> {
+fn node_cost(graph: &Graph, node: &Node, sizes: &Sizes) -> Result<Cost, String> {
     if node.repeat == Dim::ZERO {
         return Ok(Cost::default());
     }

@@ -1,6 +1,6 @@
 //! Bytes read and written by each node, each operand once.
 
-use super::{Operands, attention};
+use super::{Operands, Sizes, attention};
 use crate::graph::{Dim, Graph, Node, Op, Role, TensorId};
 
 /// (bytes read, bytes written); `sizes` are the bytes of each tensor.
@@ -8,14 +8,14 @@ pub(super) fn traffic(
     graph: &Graph,
     node: &Node,
     operands: &Operands,
-    sizes: &[Dim],
+    sizes: &Sizes,
 ) -> Result<(Dim, Dim), String> {
     if node.op.is_view() {
         return Ok((Dim::ZERO, Dim::ZERO));
     }
     let bytes = |id: &TensorId| match graph.tensor(*id).role {
         Role::Internal => Dim::ZERO,
-        Role::Input | Role::Parameter | Role::Buffer | Role::Activation => sizes[id.0].clone(),
+        Role::Input | Role::Parameter | Role::Buffer | Role::Activation => sizes.of(*id).clone(),
     };
     let mut written: Dim = node.outputs.iter().map(bytes).sum();
     let indices = || node.inputs.iter().skip(1).map(bytes).sum::<Dim>();

@@ -109,16 +109,21 @@ impl Work {
     /// # Errors
     /// A symbol without a value, or a count that is negative or beyond 127 bits; names the node.
     pub fn bind(&self, graph: &Graph, bindings: &Bindings) -> Result<BoundWork, Error> {
-        let mut nodes = Vec::with_capacity(self.nodes.len());
+        let mut nodes: Vec<(NodeId, Option<Counts>)> = Vec::with_capacity(self.nodes.len());
         let mut total = Counts::default();
         for node in &self.nodes {
-            let counts = match &node.cost {
-                Ok(cost) => {
-                    let counts = bind_cost(cost, &node.parameters, bindings);
-                    let place = || format!("node `{}`", graph.nodes[node.node.0].name);
-                    Some(counts.map_err(|error| error.at(place()))?)
+            let place =
+                |error: Error| error.at(format!("node `{}`", graph.nodes[node.node.0].name));
+            let known = node.same_as.and_then(|same_idx| nodes[same_idx].1);
+            let counts = match (&node.cost, known) {
+                (Ok(_), Some(known)) => {
+                    let parameters = count(&node.parameters, bindings).map_err(place)?;
+                    Some(Counts { parameters, ..known })
                 }
-                Err(_) => None,
+                (Ok(cost), None) => {
+                    Some(bind_cost(cost, &node.parameters, bindings).map_err(place)?)
+                }
+                (Err(_), _) => None,
             };
             total = total + counts.unwrap_or_default();
             nodes.push((node.node, counts));

@@ -1,5 +1,9 @@
 //! [`Builder`]: puts a graph together and checks each node as it is inserted.
 
+mod replay;
+
+pub use replay::{Section, SectionStart};
+
 use super::dim::Dim;
 use super::op::{Op, Positions};
 use super::shape::{self, ShapeError};
@@ -324,9 +328,7 @@ impl Builder {
     /// # Errors
     /// A size beyond the limits.
     pub fn insert(&mut self, new: NewNode) -> Result<Vec<TensorId>, BuildError> {
-        if MAX_NODES <= self.graph.nodes.len() {
-            return Err(BuildError::TooManyNodes);
-        }
+        check_room(self.graph.nodes.len() + 1)?;
         let ruled = new.op.and_then(|op| match self.infer(&op, &new.inputs, &new.name) {
             Ok(mut types) => {
                 if let (Some(format), Some(first)) = (new.format, types.first_mut()) {
@@ -455,6 +457,10 @@ impl Builder {
         }
         self.graph
     }
+}
+
+fn check_room(n_nodes: usize) -> Result<(), BuildError> {
+    if MAX_NODES < n_nodes { Err(BuildError::TooManyNodes) } else { Ok(()) }
 }
 
 fn check_sizes(name: &str, shape: &Shape) -> Result<(), BuildError> {

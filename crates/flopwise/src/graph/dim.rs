@@ -10,7 +10,7 @@ use smallvec::{SmallVec, smallvec};
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::{Add, Mul, Neg, Sub};
+use std::ops::{Add, AddAssign, Mul, Neg, Sub};
 use std::sync::Arc;
 
 /// A polynomial has at most this many terms; a larger one turns into [`Dim::OVERFLOW`]. Real models
@@ -597,6 +597,44 @@ fn merge(constant: i128, a: &[Term], b: &[Term]) -> Dim {
     Dim { constant, terms }
 }
 
+impl AddAssign<&Dim> for Dim {
+    /// Adds in place: a total has all its terms after the first few additions.
+    fn add_assign(&mut self, other: &Dim) {
+        let sum = self.constant.checked_add(other.constant);
+        let Some(constant) = sum.filter(|_| !self.is_overflow() && !other.is_overflow()) else {
+            *self = Dim::OVERFLOW;
+            return;
+        };
+        self.constant = constant;
+        for term in &other.terms {
+            // Most terms added up are copies of one another, and share their monomial.
+            let shared = |known: &Term| Arc::ptr_eq(&known.monomial, &term.monomial);
+            let place = match self.terms.iter().position(shared) {
+                Some(place) => Ok(place),
+                None => self.terms.binary_search_by(|known| known.monomial.cmp(&term.monomial)),
+            };
+            match place {
+                Ok(found) => {
+                    let known = &mut self.terms[found];
+                    let Some(coefficient) = known.coefficient.checked_add(term.coefficient) else {
+                        *self = Dim::OVERFLOW;
+                        return;
+                    };
+                    known.coefficient = coefficient;
+                    if coefficient == 0 {
+                        self.terms.remove(found);
+                    }
+                }
+                Err(_) if MAX_TERMS <= self.terms.len() => {
+                    *self = Dim::OVERFLOW;
+                    return;
+                }
+                Err(place) => self.terms.insert(place, term.clone()),
+            }
+        }
+    }
+}
+
 impl Neg for &Dim {
     type Output = Dim;
     fn neg(self) -> Dim {
@@ -683,7 +721,10 @@ impl Dim {
 
 impl std::iter::Sum for Dim {
     fn sum<I: Iterator<Item = Dim>>(dims: I) -> Dim {
-        dims.fold(Dim::ZERO, |total, dim| &total + &dim)
+        dims.fold(Dim::ZERO, |mut total, dim| {
+            total += &dim;
+            total
+        })
     }
 }
 

@@ -19,7 +19,7 @@ mod stated;
 mod symbol;
 mod tensor;
 
-pub use build::{BuildError, Builder, MAX_DIM, Mark, NewNode};
+pub use build::{BuildError, Builder, MAX_DIM, Mark, NewNode, Section, SectionStart};
 pub use dim::{Dim, DimError};
 pub use einsum::Einsum;
 pub use fuse::fuse_attention;

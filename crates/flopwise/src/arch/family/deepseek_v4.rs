@@ -9,7 +9,7 @@ use super::super::layer::{
     Gating, Grouped, HyperConnection, Scores, SharedExpert, compressed,
 };
 use super::super::mtp;
-use super::super::network::{Bias, Made, Network, Norm};
+use super::super::network::{Bias, BuiltLayers, Made, Network, Norm};
 use super::moe;
 use super::{Build, Request};
 use crate::error::Error;
@@ -23,6 +23,7 @@ const IN_FP32: &str = "the reference implementation keeps hyper-connections, nor
     biases in FP32; here their bytes are those of the other weights' format, too few below FP32";
 
 /// One layer.
+#[derive(PartialEq)]
 struct Layer {
     attention: CompressedAttention,
     experts: Experts,
@@ -66,10 +67,12 @@ impl Model {
             let x = net.embedding("embed_tokens", ids, self.vocabulary, hidden)?;
             let table = net.parameter("embed_tokens.weight", &[self.vocabulary, hidden])?;
             let mut streams = self.hyper.spread(net, x)?;
+            let mut built = BuiltLayers::new();
             for (layer_idx, layer) in self.layers.iter().enumerate() {
-                streams = net.module(&format!("layers.{layer_idx}"), "DecoderLayer", |net| {
-                    layer.build(net, self.hyper, streams)
-                })?;
+                let name = format!("layers.{layer_idx}");
+                let place = (name.as_str(), "DecoderLayer");
+                let build = |net: &mut Network| layer.build(net, self.hyper, streams);
+                streams = net.layer(&mut built, place, layer, streams, build)?;
             }
             let x = self.hyper.close(net, streams)?;
             Ok((net.norm("norm", x, Norm::Rms)?, table))

@@ -6,7 +6,7 @@
 use super::super::config::Config;
 use super::super::decoder::{Arrangement, Layer};
 use super::super::layer::{Dense, FeedForward, Gating, Mixer, Projections, SelfAttention};
-use super::super::network::{Bias, Made, Network, Norm, dim};
+use super::super::network::{Bias, BuiltLayers, Made, Network, Norm, dim};
 use super::encoder_heads::{self as heads, Top};
 use super::parts::{even, function, windowed};
 use super::{Build, Request};
@@ -193,9 +193,11 @@ fn bert_stack(
     let dense = two(config, ["intermediate.dense", "output.dense"], "hidden_act")?;
     let norms = ["attention.output.LayerNorm", "output.LayerNorm"];
     let layer = post(norms, ("attention", attention), ("", dense));
+    let mut built = BuiltLayers::new();
     for layer_idx in 0..config.layers(&["num_hidden_layers"])? {
-        x =
-            net.module(&format!("encoder.layer.{layer_idx}"), "Layer", |net| layer.build(net, x))?;
+        let name = format!("encoder.layer.{layer_idx}");
+        let place = (name.as_str(), "Layer");
+        x = net.layer(&mut built, place, (), x, |net| layer.build(net, x))?;
     }
     let pooled = match pools {
         true => Some(heads::pooled(net, x, "pooler.dense", hidden)?),

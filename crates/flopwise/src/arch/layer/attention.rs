@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::graph::{Attention, Function, Keeps, Mask, Normalization, Op, Shape, TensorId};
 
 /// See [`super::Mixer::Attention`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(in crate::arch) struct SelfAttention {
     /// The class in the reference implementation.
     pub(in crate::arch) class: &'static str,
@@ -41,7 +41,7 @@ pub(in crate::arch) struct SelfAttention {
 }
 
 /// How queries, keys and values come about.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(in crate::arch) enum Projections {
     /// One linear layer each: name and bias of q, k, v.
     Apart([(&'static str, Bias); 3]),

@@ -17,7 +17,7 @@ use crate::graph::{
 const CONTEXT: &str = "context";
 
 /// The attention of one layer.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(in crate::arch) struct CompressedAttention {
     /// Heads.
     pub(in crate::arch) heads: i64,
@@ -36,7 +36,7 @@ pub(in crate::arch) struct CompressedAttention {
 }
 
 /// Groups of heads are projected apart, and their results together.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(in crate::arch) struct Grouped {
     /// Groups.
     pub(in crate::arch) groups: i64,
@@ -45,7 +45,7 @@ pub(in crate::arch) struct Grouped {
 }
 
 /// Entries of several tokens.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(in crate::arch) struct Compression {
     /// Tokens of one.
     pub(in crate::arch) tokens: i64,
@@ -55,7 +55,7 @@ pub(in crate::arch) struct Compression {
 }
 
 /// What one series of entries is made of.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 struct Entry {
     tokens: i64,
     width: i64,

@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::graph::{Attention, Dim, Keeps, Mask, TensorId};
 
 /// Four projections around an attention.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(in crate::arch) struct CrossAttention {
     /// The class in the reference implementation.
     pub(in crate::arch) class: &'static str,
@@ -26,7 +26,7 @@ pub(in crate::arch) struct CrossAttention {
 }
 
 /// Where keys and values come from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(in crate::arch) enum Source {
     /// The sequence that asks.
     Itself,

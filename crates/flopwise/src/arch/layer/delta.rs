@@ -12,7 +12,7 @@ use crate::graph::{Dim, Function, Kind, Stated, TensorId};
 use flopwise_formats::Format;
 
 /// Gated DeltaNet: one decay per head and token.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(in crate::arch) struct GatedDelta {
     /// Heads of queries and keys.
     pub(in crate::arch) key_heads: i64,
@@ -135,7 +135,7 @@ impl GatedDelta {
 }
 
 /// Kimi Delta Attention: one decay per channel of the keys.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(in crate::arch) struct KimiDelta {
     /// Heads.
     pub(in crate::arch) heads: i64,

@@ -5,7 +5,7 @@ use crate::arch::network::{Bias, Made, Network};
 use crate::graph::{Function, TensorId};
 
 /// See [`super::FeedForward::Dense`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(in crate::arch) struct Dense {
     /// The class in the reference implementation.
     pub(in crate::arch) class: &'static str,
@@ -20,7 +20,7 @@ pub(in crate::arch) struct Dense {
 }
 
 /// The matrices of a feed-forward network.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(in crate::arch) enum Gating {
     /// `down(f(gate(x)) * up(x))`: names of gate, up, down.
     Gated([&'static str; 3]),

@@ -13,7 +13,7 @@ use crate::graph::{
 };
 
 /// How the streams of a residual are joined and mixed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(in crate::arch) struct HyperConnection {
     /// Streams.
     pub(in crate::arch) streams: i64,

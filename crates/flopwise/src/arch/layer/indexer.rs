@@ -8,7 +8,7 @@ use crate::arch::network::{Bias, Made, Network, Norm, dim};
 use crate::graph::{Attention, Dim, Keeps, Mask, Op, TensorId};
 
 /// What chooses keys.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(in crate::arch) struct Indexer {
     /// Heads.
     pub(in crate::arch) heads: i64,

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::graph::{Attention, Dim, Function, Mask, MatMul, Op, Orientation, Pass, TensorId};
 
 /// See [`super::Mixer::Latent`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(in crate::arch) struct LatentAttention {
     /// The class in the reference implementation.
     pub(in crate::arch) class: &'static str,

@@ -11,7 +11,7 @@ use crate::graph::{Dim, Function, Kind, MatMul, Op, Orientation, Pass, Stated, T
 use flopwise_formats::Format;
 
 /// Lightning attention: linear attention with one fixed decay per head, in blocks.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(in crate::arch) struct Lightning {
     /// Heads.
     pub(in crate::arch) heads: i64,
@@ -77,7 +77,7 @@ impl Lightning {
 }
 
 /// The weighted sum of RWKV-4, per channel.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(in crate::arch) struct Rwkv {
     /// Channels of the sum.
     pub(in crate::arch) width: i64,
@@ -145,7 +145,7 @@ fn token_shift(net: &mut Network, x: TensorId, name: &str) -> Made {
 }
 
 /// RG-LRU and the gated branch beside it (Griffin's recurrent block).
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(in crate::arch) struct GatedLinearUnit {
     /// Channels of the recurrence.
     pub(in crate::arch) width: i64,
@@ -215,7 +215,7 @@ impl GatedLinearUnit {
 }
 
 /// A convolution over the last few tokens between two gates.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(in crate::arch) struct ShortConvolution {
     /// The convolution.
     pub(in crate::arch) convolution: CausalConvolution,

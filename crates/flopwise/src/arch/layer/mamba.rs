@@ -9,7 +9,7 @@ use crate::graph::{Function, Kind, Pass, Stated, TensorId};
 use flopwise_formats::Format;
 
 /// A selective state space.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(in crate::arch) struct Mamba {
     /// Channels of the recurrence.
     pub(in crate::arch) inner: i64,
@@ -87,7 +87,7 @@ pub(super) fn negative_exponential(net: &mut Network, x: TensorId) -> Made {
 }
 
 /// A state space whose decay is one number per head, computed in chunks.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(in crate::arch) struct Mamba2 {
     /// Heads.
     pub(in crate::arch) heads: i64,

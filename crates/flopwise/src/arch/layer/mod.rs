@@ -31,7 +31,7 @@ use crate::error::Error;
 use crate::graph::TensorId;
 
 /// What lets the positions of a sequence see each other.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Mixer {
     /// Softmax attention with any number of key heads.
     Attention(SelfAttention),
@@ -82,7 +82,7 @@ impl Mixer {
 }
 
 /// What works on each position alone.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum FeedForward {
     /// The same matrices for every token.
     Dense(Dense),

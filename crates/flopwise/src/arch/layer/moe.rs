@@ -13,7 +13,7 @@ use crate::graph::{
 use flopwise_formats::Format;
 
 /// See [`super::FeedForward::Experts`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(in crate::arch) struct Experts {
     /// The class in the reference implementation.
     pub(in crate::arch) class: &'static str,
@@ -58,7 +58,7 @@ pub(in crate::arch) enum Bounds {
 }
 
 /// Projections around the experts.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(in crate::arch) struct Latent {
     /// Elements of a token between them.
     pub(in crate::arch) width: i64,
@@ -69,7 +69,7 @@ pub(in crate::arch) struct Latent {
 }
 
 /// The router.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(in crate::arch) struct Gate {
     /// Its name.
     pub(in crate::arch) name: &'static str,
@@ -127,7 +127,7 @@ pub(in crate::arch) enum Scaled {
 }
 
 /// An expert that every token visits.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(in crate::arch) struct SharedExpert {
     /// Its name.
     pub(in crate::arch) name: &'static str,

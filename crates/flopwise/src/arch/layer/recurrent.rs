@@ -12,7 +12,7 @@ use crate::graph::{Dim, Function, Keeps, Stated, StatedGradient, TensorId};
 use flopwise_formats::Format;
 
 /// See [`super::Mixer::Recurrent`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(in crate::arch) enum Recurrent {
     /// A selective state space (Mamba).
     Mamba(Mamba),
@@ -102,7 +102,7 @@ impl Tokens {
 }
 
 /// A convolution along the sequence that sees `kernel` tokens, one filter per channel.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(in crate::arch) struct CausalConvolution {
     /// Tokens seen.
     pub(in crate::arch) kernel: i64,
