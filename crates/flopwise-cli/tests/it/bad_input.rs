@@ -131,7 +131,8 @@ fn profiles_are_checked() {
     };
     let profile = include_str!("../data/profile.json");
     check("{}", "not a machine profile");
-    check(&profile.replacen("\"schema\": 1", "\"schema\": 9", 1), "schema 9");
+    check(&profile.replacen("\"schema\": 2", "\"schema\": 9", 1), "schema 9");
+    check("{\"kind\": \"measure\", \"schema\": 1}", "run `flopwise measure` again");
     check(&profile.replacen("256000000000.0", "-1.0", 1), "impossible rate");
     check(&profile.replacen("\"peak\"", "\"gemm\"", 1), "holds no FP32 peak");
     let ran = flopwise(&["estimate", "resnet18", "--on", "h100"]);

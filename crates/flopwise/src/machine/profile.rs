@@ -260,6 +260,13 @@ pub struct Sampled {
     pub interval: [f64; 2],
 }
 
+/// What every schema has.
+#[derive(Deserialize)]
+struct Stamp {
+    schema: u32,
+    kind: String,
+}
+
 /// A profile that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProfileError {
@@ -286,14 +293,16 @@ impl Profile {
         if MAX_PROFILE_BYTES < text.len() {
             return Err(ProfileError::TooLarge);
         }
-        let profile: Profile = serde_json::from_str(text)
-            .map_err(|error| ProfileError::Malformed(error.to_string()))?;
-        if profile.kind != "measure" {
-            return Err(ProfileError::Malformed(format!("its kind is `{}`", profile.kind)));
+        let malformed = |error: serde_json::Error| ProfileError::Malformed(error.to_string());
+        // Another schema lacks fields of this one; its number tells more than their names.
+        let stamp: Stamp = serde_json::from_str(text).map_err(malformed)?;
+        if stamp.kind != "measure" {
+            return Err(ProfileError::Malformed(format!("its kind is `{}`", stamp.kind)));
         }
-        if profile.schema != SCHEMA {
-            return Err(ProfileError::Schema(profile.schema));
+        if stamp.schema != SCHEMA {
+            return Err(ProfileError::Schema(stamp.schema));
         }
+        let profile: Profile = serde_json::from_str(text).map_err(malformed)?;
         let compute = profile.compute.iter().map(|rate| (&rate.backend, rate.flops_per_s));
         let rates = compute.map(|(place, rate)| (place.clone(), rate));
         let memory = profile.memory.iter();

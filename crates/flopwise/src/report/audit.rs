@@ -2,8 +2,8 @@
 //!
 //! Not here: how the numbers come about (see [`crate::query`]).
 
+use super::json::SCHEMA;
 use super::text::{Page, bindings, indented, percent, table};
-use crate::machine::SCHEMA;
 use crate::note::Note;
 use comfy_table::CellAlignment;
 use serde::Serialize;

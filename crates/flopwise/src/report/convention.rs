@@ -1,8 +1,8 @@
 //! What other tools print for a model: one with the difference line by line, or a table of all.
 
+use super::json::SCHEMA;
 use super::text::{Page, bindings};
 use crate::cost::convention::Convention;
-use crate::machine::SCHEMA;
 use crate::note::Note;
 use crate::units::grouped;
 use comfy_table::{CellAlignment, Table, presets};

@@ -383,7 +383,7 @@ pub(super) fn wire(report: &FormatsReport) -> FormatsJson {
         source: block.source,
     };
     let blocks = report.blocks.iter().map(block).collect();
-    FormatsJson { schema: crate::machine::SCHEMA, kind: "formats", formats, blocks }
+    FormatsJson { schema: super::json::SCHEMA, kind: "formats", formats, blocks }
 }
 
 fn entry_json(entry: &FormatEntry) -> FormatJson {

@@ -4,9 +4,11 @@
 use super::{CountReport, EstimateReport, Explanation, ModuleRow, NodeRow, Report, Row};
 use crate::cost::Counts;
 use crate::graph::TensorType;
-use crate::machine::SCHEMA;
 use serde::Serialize;
 use std::collections::BTreeMap;
+
+/// The version of every JSON answer but a machine profile's, which has [its own](crate::machine::SCHEMA).
+pub(super) const SCHEMA: u32 = 1;
 
 /// Prints a report as one JSON object, ending with a newline.
 ///

@@ -268,7 +268,7 @@ struct ErrorsJson {
 pub(super) fn wire(report: &MatmulReport) -> MatmulJson<'_> {
     let definitions = if report.is_explained { definitions() } else { Vec::new() };
     MatmulJson {
-        schema: crate::machine::SCHEMA,
+        schema: super::json::SCHEMA,
         kind: "matmul-error",
         m: report.shape.m,
         n: report.shape.n,

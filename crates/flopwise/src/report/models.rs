@@ -1,7 +1,7 @@
 //! The built-in models as text and JSON.
 
+use super::json::SCHEMA;
 use super::text::Page;
-use crate::machine::SCHEMA;
 use crate::units::grouped;
 use serde::Serialize;
 

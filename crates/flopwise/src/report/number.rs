@@ -351,7 +351,7 @@ pub(super) fn wire(report: &NumberReport) -> NumberJson<'_> {
         value.conversions.iter().map(move |entry| result(value, entry, report.system))
     });
     NumberJson {
-        schema: crate::machine::SCHEMA,
+        schema: super::json::SCHEMA,
         kind: "number",
         input: report.values.first().map_or("", |value| &value.text),
         rounding: report.rules.rounding.to_string(),

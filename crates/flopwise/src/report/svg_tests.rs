@@ -15,7 +15,7 @@ use proptest::prelude::{Strategy, any, prop, prop_oneof, proptest};
 use std::collections::BTreeMap;
 
 const PROFILE: &str = r#"{
-    "schema": 1, "kind": "measure",
+    "schema": 2, "kind": "measure",
     "machine": {
         "name": "box", "cpu": "A CPU", "logical_cpus": 2, "clock_hz": 3.2e9, "os_clock_hz": 2.4e9,
         "isa": "avx2+fma", "memory_bytes": 8589934592, "os": "linux x86_64",
@@ -24,23 +24,25 @@ const PROFILE: &str = r#"{
     "compute": [
         {"format": "fp32", "kind": "peak", "backend": "asm-avx2-fma", "threads": 2, "shape": null,
          "flops_per_s": {"median": 2.07e11, "best": 2.1e11, "samples": 38, "taken": 40,
-                         "spread": 0.01},
+                         "spread": 0.01, "interval": [2.07e11, 2.07e11]},
          "fraction_of_peak": null, "flops_per_cycle": 32.0},
         {"format": "fp32", "kind": "gemm", "backend": "gemm", "threads": 2,
          "shape": [2048, 2048, 2048],
          "flops_per_s": {"median": 1.8e11, "best": 1.9e11, "samples": 37, "taken": 40,
-                         "spread": 0.02},
+                         "spread": 0.02, "interval": [1.8e11, 1.8e11]},
          "fraction_of_peak": 0.87, "flops_per_cycle": 28.0},
         {"format": "fp64", "kind": "peak", "backend": "asm-avx2-fma", "threads": 1, "shape": null,
-         "flops_per_s": {"median": 5e10, "best": 5e10, "samples": 40, "taken": 40, "spread": 0.0},
+         "flops_per_s": {"median": 5e10, "best": 5e10, "samples": 40, "taken": 40,
+                         "spread": 0.0, "interval": [5e10, 5e10]},
          "fraction_of_peak": null, "flops_per_cycle": null}
     ],
     "memory": [
         {"level": "DRAM", "op": "read", "threads": 2, "array_bytes": 268435456,
          "bytes_per_s": {"median": 3e10, "best": 3.1e10, "samples": 30, "taken": 40,
-                         "spread": 0.04}},
+                         "spread": 0.04, "interval": [3e10, 3e10]}},
         {"level": "L1", "op": "read", "threads": 2, "array_bytes": 16384,
-         "bytes_per_s": {"median": 4e11, "best": 4e11, "samples": 40, "taken": 40, "spread": 0.0}}
+         "bytes_per_s": {"median": 4e11, "best": 4e11, "samples": 40, "taken": 40,
+                         "spread": 0.0, "interval": [4e11, 4e11]}}
     ],
     "notes": ["a busy neighbour"]
 }"#;

@@ -3,9 +3,9 @@
 //! Not here: counting (see [`crate::query`]).
 
 use super::Formula;
+use super::json::SCHEMA;
 use super::text::{Page, bindings, indented, table};
 use crate::cost::Counts;
-use crate::machine::SCHEMA;
 use crate::note::Note;
 use crate::units::{Bytes, grouped};
 use comfy_table::CellAlignment;

@@ -3,8 +3,8 @@
 //!
 //! Not here: reading tensors and judging them ([`flopwise_formats::stats`]).
 
+use super::json::SCHEMA;
 use super::text::{Page, indented, shortened, table};
-use crate::machine::SCHEMA;
 use crate::note::Note;
 use crate::units::grouped;
 use flopwise_formats::Format;

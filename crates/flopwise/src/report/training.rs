@@ -2,12 +2,12 @@
 //!
 //! Not here: how the numbers come about (see [`crate::cost`]).
 
+use super::json::SCHEMA;
 use super::json::{SymbolJson, UnknownJson, symbol, unknown};
 use super::text::{MAX_ROWS, Page, bindings, indented, percent, shortened, table};
 use super::{Grouping, NodeRow, Unknown};
 use crate::cost::{BoundTraining, StepCounts, Stored, TrainingCounts};
 use crate::graph::Symbol;
-use crate::machine::SCHEMA;
 use crate::note::Note;
 use crate::units::{Flops, grouped};
 use serde::Serialize;

@@ -2,10 +2,10 @@
 //!
 //! Not here: counting (see [`crate::query`]).
 
+use super::json::SCHEMA;
 use super::text::{Page, bindings, indented, table};
 use super::{CountReport, Row};
 use crate::cost::Counts;
-use crate::machine::SCHEMA;
 use crate::units::grouped;
 use comfy_table::CellAlignment;
 use serde::Serialize;
