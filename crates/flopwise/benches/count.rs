@@ -1,13 +1,15 @@
 //! How far importing and counting is from the least work any reader of the file must do.
 //!
 //! For a .pt2 archive that is inflating it and scanning its JSON once; for .onnx reading each byte
-//! once. Both run in turn, so that their ratio holds when the machine's speed drifts.
+//! once; for a model built from its config writing the name of each node and tensor once. Both run in
+//! turn, so that their ratio holds when the machine's speed drifts.
 //!
 //! `cargo bench -p flopwise`
 #![allow(clippy::print_stdout, clippy::unwrap_used)]
 
 use bytes::Bytes;
-use flopwise::{cost, import};
+use flopwise::arch::Options;
+use flopwise::{cost, import, query};
 use std::fs;
 use std::hint::black_box;
 use std::io::{Cursor, Read};
@@ -31,6 +33,27 @@ fn main() {
             compare(&path);
         }
     }
+    for name in ["llama-3.1-8b", "llama-3.1-405b", "deepseek-v3", "glm-5", "kimi-k3"] {
+        compare_built(name);
+    }
+}
+
+/// A graph built from its config, counted, beside the names in it copied once.
+fn compare_built(name: &str) {
+    let build = || query::open_model_as(name, &Options::whole()).unwrap();
+    let graph = build();
+    let mut times = [Vec::new(), Vec::new()];
+    for _ in 0..N_ROUNDS {
+        times[0].push(seconds(|| {
+            black_box(cost::work(&build()));
+        }));
+        times[1].push(seconds(|| {
+            let nodes = graph.nodes.iter().map(|node| node.name.clone());
+            let tensors = graph.tensors.iter().map(|tensor| tensor.name.clone());
+            black_box(nodes.chain(tensors).collect::<Vec<String>>());
+        }));
+    }
+    print_row(name, times);
 }
 
 fn compare(path: &Path) {
@@ -47,8 +70,11 @@ fn compare(path: &Path) {
             false => read_bytes(&file),
         }));
     }
+    print_row(&path.file_name().unwrap().to_string_lossy(), times);
+}
+
+fn print_row(name: &str, times: [Vec<f64>; 2]) {
     let [count, limit] = times.map(median);
-    let name = path.file_name().unwrap().to_string_lossy();
     let ratio = count / limit;
     println!("{name:<36} {:>7.2} ms {:>7.2} ms {ratio:>7.1}", count * 1e3, limit * 1e3);
 }
