@@ -117,7 +117,7 @@ impl SelfAttention {
         let (query, key, value) = (query?, key?, value?);
         let query = self.heads(net, query, self.heads, 0)?;
         let key = self.heads(net, key, self.kv_heads, 1)?;
-        let value = self.turned(net, value, self.kv_heads)?;
+        let value = heads_first(net, value, [self.kv_heads, self.head_dim])?;
         let added = match (self.has_sinks, self.relative) {
             (true, _) => Some(net.parameter("sinks", &[self.heads])?),
             (false, Some(name)) => Some(self.relative_scores(net, name, query, hidden)?),
@@ -127,7 +127,7 @@ impl SelfAttention {
             Attention { is_soft_capped: self.is_soft_capped, ..Attention::new(self.mask.clone()) };
         let seen = net.attend([query, key, value], attention, added)?;
         self.keep(net);
-        let mut merged = self.merged(net, seen)?;
+        let mut merged = heads_merged(net, seen)?;
         if let Some(gate) = gate {
             let gate = net.each(Function::Sigmoid, &[gate])?;
             merged = net.mul(merged, gate)?;
@@ -196,7 +196,7 @@ impl SelfAttention {
         if let Some(HeadNorm { norm, names, .. }) = norm_over(Span::Token) {
             x = net.norm(names[which], x, norm)?;
         }
-        let mut apart = self.apart(net, x, heads)?;
+        let mut apart = apart(net, x, [heads, self.head_dim])?;
         if let Some(HeadNorm { norm, names, .. }) = norm_over(Span::Head) {
             apart = net.norm(names[which], apart, norm)?;
         }
@@ -224,26 +224,6 @@ impl SelfAttention {
         })
     }
 
-    /// `[b, s, heads * d]` -> `[b, s, heads, d]`.
-    fn apart(&self, net: &mut Network, x: TensorId, heads: i64) -> Made {
-        let (batch, seq) = (net.axis(x, 3), net.axis(x, 2));
-        net.reshape(x, &[batch, seq, dim(heads), dim(self.head_dim)])
-    }
-
-    /// `[b, s, heads * d]` -> `[b, heads, s, d]`.
-    fn turned(&self, net: &mut Network, x: TensorId, heads: i64) -> Made {
-        let apart = self.apart(net, x, heads)?;
-        net.permute(apart, &[0, 2, 1, 3])
-    }
-
-    /// `[b, heads, s, d]` -> `[b, s, heads * d]`.
-    fn merged(&self, net: &mut Network, x: TensorId) -> Made {
-        let turned = net.permute(x, &[0, 2, 1, 3])?;
-        let copy = net.contiguous(turned)?;
-        let (batch, seq) = (net.axis(copy, 4), net.axis(copy, 3));
-        net.reshape(copy, &[batch, seq, dim(self.heads * self.head_dim)])
-    }
-
     /// Keys and values of each token stay, as far back as the mask reaches.
     fn keep(&self, net: &mut Network) {
         let elements = dim(2 * self.kv_heads * self.head_dim);
@@ -251,6 +231,27 @@ impl SelfAttention {
             net.state("keys and values", elements, net.format(), keeps);
         }
     }
+}
+
+/// `[b, s, heads * d]` -> `[b, s, heads, d]`.
+fn apart(net: &mut Network, x: TensorId, [heads, head_dim]: [i64; 2]) -> Made {
+    let (batch, seq) = (net.axis(x, 3), net.axis(x, 2));
+    net.reshape(x, &[batch, seq, dim(heads), dim(head_dim)])
+}
+
+/// `[b, s, heads * d]` -> `[b, heads, s, d]`.
+pub(in crate::arch) fn heads_first(net: &mut Network, x: TensorId, heads: [i64; 2]) -> Made {
+    let apart = apart(net, x, heads)?;
+    net.permute(apart, &[0, 2, 1, 3])
+}
+
+/// `[b, heads, s, d]` -> `[b, s, heads * d]`.
+pub(in crate::arch) fn heads_merged(net: &mut Network, x: TensorId) -> Made {
+    let turned = net.permute(x, &[0, 2, 1, 3])?;
+    let copy = net.contiguous(turned)?;
+    let (batch, seq) = (net.axis(copy, 4), net.axis(copy, 3));
+    let width = &net.axis(copy, 2) * &net.axis(copy, 1);
+    net.reshape(copy, &[batch, seq, width])
 }
 
 /// Of how many tokens a mask keeps the keys; `None` where nothing is generated token by token.

@@ -4,6 +4,7 @@
 //!
 //! Not here: attention with grouped key heads or rotated heads (`attention.rs`).
 
+use super::attention::{heads_first, heads_merged};
 use crate::arch::network::{Bias, Made, Network, dim};
 use crate::error::Error;
 use crate::graph::{Attention, Dim, Keeps, Mask, TensorId};
@@ -58,9 +59,10 @@ impl CrossAttention {
     ) -> Made {
         let hidden = net.width(x)?;
         let inner = self.heads * self.head_dim;
+        let heads = [self.heads, self.head_dim];
         let [q, k, v] = self.projections;
         let query = net.linear(q.0, x, inner, q.1)?;
-        let query = self.turned(net, query)?;
+        let query = heads_first(net, query, heads)?;
         let (key, value) = match source {
             Source::Cached(tokens) => {
                 let shape = [net.axis(x, 3), dim(self.heads), tokens.clone(), dim(self.head_dim)];
@@ -72,11 +74,11 @@ impl CrossAttention {
                 let of = if let Source::Other(other) = source { *other } else { x };
                 let key = net.linear(k.0, of, inner, k.1)?;
                 let value = net.linear(v.0, of, inner, v.1)?;
-                (self.turned(net, key)?, self.turned(net, value)?)
+                (heads_first(net, key, heads)?, heads_first(net, value, heads)?)
             }
         };
         let seen = net.attend([query, key, value], Attention::new(self.mask.clone()), added)?;
-        let merged = self.merged(net, seen)?;
+        let merged = heads_merged(net, seen)?;
         net.linear(self.output.0, merged, hidden, self.output.1)
     }
 
@@ -89,20 +91,5 @@ impl CrossAttention {
             }
         };
         net.state(what, dim(2 * self.heads * self.head_dim), net.format(), keeps);
-    }
-
-    /// `[b, s, heads * d]` -> `[b, heads, s, d]`.
-    fn turned(&self, net: &mut Network, x: TensorId) -> Made {
-        let (batch, seq) = (net.axis(x, 3), net.axis(x, 2));
-        let apart = net.reshape(x, &[batch, seq, dim(self.heads), dim(self.head_dim)])?;
-        net.permute(apart, &[0, 2, 1, 3])
-    }
-
-    /// `[b, heads, s, d]` -> `[b, s, heads * d]`.
-    fn merged(&self, net: &mut Network, x: TensorId) -> Made {
-        let turned = net.permute(x, &[0, 2, 1, 3])?;
-        let copy = net.contiguous(turned)?;
-        let (batch, seq) = (net.axis(copy, 4), net.axis(copy, 3));
-        net.reshape(copy, &[batch, seq, dim(self.heads * self.head_dim)])
     }
 }
