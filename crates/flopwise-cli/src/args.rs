@@ -1,8 +1,10 @@
 //! What can be typed, and the help that teaches it.
 
+mod measure;
 mod memory;
 mod number;
 
+pub(crate) use measure::MeasureArgs;
 pub(crate) use memory::MemoryChoice;
 pub(crate) use number::{CastSystem, FormatArgs, NumberArgs, Scale};
 
@@ -373,26 +375,6 @@ impl By {
             By::Node => Grouping::Node,
         }
     }
-}
-
-#[derive(Debug, ClapArgs)]
-#[command(after_help = "\
-Examples:
-  flopwise measure                        about 5 seconds; kept for `estimate` and `report`
-  flopwise measure --output machine.json  to carry to another machine
-  flopwise measure --json                 for other programs
-
-Slices in which another process took the processor are dropped; how many were kept is printed.")]
-pub(crate) struct MeasureArgs {
-    /// The short measurement (about 5 seconds); the only one so far, and the default
-    #[arg(long)]
-    pub(crate) quick: bool,
-    /// Write the profile here instead of into the user's data directory
-    #[arg(long, value_name = "FILE")]
-    pub(crate) output: Option<PathBuf>,
-    /// Print one JSON object (docs/json.md)
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 /// Which machine.

@@ -4,14 +4,18 @@ use crate::output;
 use anyhow::Context;
 use etcetera::BaseStrategy;
 use flopwise::machine::Profile;
-use flopwise_measure::{Cpu, Plan, measure, timestamp};
+use flopwise_measure::{Cpu, Plan, Progress, measure_until, timestamp};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 /// What every profile file holds near its beginning.
 const MARK: &str = "\"kind\": \"measure\"";
+/// The exit code of a program that a second Ctrl-C ended: 128 + SIGINT.
+const INTERRUPTED: i32 = 130;
 /// A larger file is no profile.
 const MAX_BYTES: u64 = 16 << 20;
 
@@ -60,19 +64,41 @@ fn read(path: &Path) -> anyhow::Result<Profile> {
     Profile::from_json(&text).with_context(|| shown.to_string())
 }
 
-/// Measures this machine with a progress bar on stderr.
-pub(crate) fn measure_this() -> Profile {
+/// What came of a measurement.
+pub(crate) struct Measured {
+    pub(crate) profile: Profile,
+    /// Whether nobody stopped it.
+    pub(crate) is_complete: bool,
+}
+
+/// The short measurement of this machine.
+fn measure_this() -> Profile {
+    measured(&mut Cpu::new(), &Plan::quick(timestamp(SystemTime::now()))).profile
+}
+
+/// Measures with a progress bar on stderr. The first Ctrl-C ends it with what is done, a second one
+/// ends the program.
+pub(crate) fn measured(machine: &mut Cpu, plan: &Plan) -> Measured {
+    let is_stopped = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&is_stopped);
+    // Without a handler Ctrl-C ends the program at once, as ever.
+    let _ = ctrlc::set_handler(move || {
+        if stopped.swap(true, Ordering::Relaxed) {
+            std::process::exit(INTERRUPTED);
+        }
+    });
     let bar = if output::is_watched() { ProgressBar::new(1000) } else { ProgressBar::hidden() };
     if let Ok(style) = ProgressStyle::with_template("{bar:40} {percent:>3} % {msg}") {
         bar.set_style(style);
     }
-    let plan = Plan::quick(timestamp(SystemTime::now()));
-    let profile = measure(&mut Cpu::new(), &plan, &mut |progress| {
-        bar.set_message(progress.step.clone());
+    let mut show = |progress: Progress| {
+        bar.set_message(format!("{:.0} s left, {}", progress.remaining_s.ceil(), progress.step));
         bar.set_position((progress.fraction * 1000.0) as u64);
-    });
+    };
+    let stop = || is_stopped.load(Ordering::Relaxed);
+    let profile = measure_until(machine, plan, &mut show, &stop);
     bar.finish_and_clear();
-    profile
+    Measured { profile, is_complete: !stop() }
 }
 
 /// Refuses a place where a profile may not be written, before any time is spent on measuring.
@@ -91,6 +117,11 @@ pub(crate) fn store(profile: &Profile, output: Option<&Path>) -> anyhow::Result<
     {
         fs::create_dir_all(folder)
             .with_context(|| format!("{}: cannot be made", folder.display()))?;
+    }
+    if output.is_none() && path.exists() {
+        // A profile that took a minute is not lost to one that took five seconds.
+        let before = path.with_file_name("previous.json");
+        fs::copy(&path, &before).with_context(|| format!("{}: cannot be kept", path.display()))?;
     }
     output::write_file(&path, &profile.to_json(), MARK)?;
     Ok(path)

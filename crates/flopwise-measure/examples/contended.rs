@@ -40,7 +40,7 @@ mod linux {
     fn print_peak(situation: &str) {
         let plan = Plan {
             threads: vec![Threads::One, Threads::All],
-            gemm_edges: Vec::new(),
+            gemms: Vec::new(),
             streams: Vec::new(),
             budget_s: 1.0,
             ..Plan::quick(timestamp(SystemTime::now()))

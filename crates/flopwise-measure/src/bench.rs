@@ -31,6 +31,10 @@ pub trait Bench {
     /// If no experiment is prepared.
     fn clock_slice(&mut self) -> Option<Slice>;
 
+    /// Runs the load of the current experiment for one slice on these of its threads, counted from
+    /// 0, and no others; `None` where threads have no processors of their own.
+    fn slice_on(&mut self, threads: &[u32]) -> Option<Slice>;
+
     /// Runs the load of the current experiment for one slice.
     ///
     /// # Panics
@@ -281,12 +285,26 @@ pub struct PeakAbility {
     pub isa: &'static str,
     /// The instruction: `vdpbf16ps zmm`.
     pub instruction: &'static str,
+    /// Operations of one such instruction (of the few that stand for one), two a multiply-add.
+    pub ops_per_instruction: u32,
     /// The numbers of chains that it can run in, ascending.
     pub chains: Vec<u32>,
     /// Whether it can be mixed with additions.
     pub has_add_mix: bool,
     /// Whether its factors can be subnormal, infinite or NaN.
     pub is_float: bool,
+}
+
+/// The latency of an instruction in cycles, from the operations per cycle of one chain of it alone:
+/// each instruction of a chain waits for the one before.
+///
+/// ```
+/// // FP32 multiply-adds of 16 lanes, one chain: 8 operations a cycle.
+/// assert_eq!(flopwise_measure::latency_cycles(8.0, 32.0), 4.0);
+/// ```
+#[must_use]
+pub fn latency_cycles(ops_per_cycle_of_one_chain: f64, ops_per_instruction: f64) -> f64 {
+    ops_per_instruction / ops_per_cycle_of_one_chain
 }
 
 /// One library that multiplies matrices.

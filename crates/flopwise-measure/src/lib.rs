@@ -13,7 +13,10 @@
 //! assert_eq!(profile.peak("fp32").unwrap().to_string(), "256 GFLOP/s");
 //! ```
 
+mod findings;
 mod measure;
+mod record;
+mod steps;
 
 mod bench;
 mod plan;
@@ -27,9 +30,10 @@ mod mock;
 pub use bench::{
     Abilities, Bench, ElementFormat, Experiment, GemmLoad, Library, LibraryAbility, Load, Mix,
     Outcome, PeakAbility, PeakLoad, Place, Setup, Slice, StreamLoad, Unmeasurable, Values,
+    latency_cycles,
 };
 pub use clock::timestamp;
 pub use cpu::Cpu;
-pub use measure::{Progress, measure};
+pub use measure::{Progress, measure, measure_until};
 pub use mock::{Mock, MockRates};
-pub use plan::{Plan, Threads};
+pub use plan::{GemmShape, GemmWish, Multipliers, Plan, StreamWish, Threads, Wish};

@@ -146,6 +146,7 @@ impl Bench for Mock {
             format,
             isa: "mock",
             instruction: "mock",
+            ops_per_instruction: 16,
             chains: vec![1, 2, 4, 8, 16],
             has_add_mix: format == ElementFormat::Fp32,
             is_float: !matches!(format, ElementFormat::Int8 | ElementFormat::Int16),
@@ -188,8 +189,18 @@ impl Bench for Mock {
         Some(self.slice(clock_hz * f64::from(n_threads)))
     }
 
+    fn slice_on(&mut self, threads: &[u32]) -> Option<Slice> {
+        Some(self.slice_of(threads.len() as u32))
+    }
+
     fn load_slice(&mut self) -> Slice {
-        let Experiment { load, n_threads } = self.current();
+        self.slice_of(self.current().n_threads)
+    }
+}
+
+impl Mock {
+    fn slice_of(&mut self, n_threads: u32) -> Slice {
+        let load = self.current().load;
         let thread_rate = match load {
             Load::Peak(peak) => {
                 let chains = peak.chains.map_or(1.0, |chains| f64::from(chains.min(MOCK_CHAINS)));

@@ -177,6 +177,14 @@ impl Bench for Cpu {
         HAS_ADD_CHAIN.then(|| self.workers.run(Which::Clock, n_threads, self.clock_amount))
     }
 
+    fn slice_on(&mut self, threads: &[u32]) -> Option<Slice> {
+        let Prepared { n_threads, amount, .. } = self.current();
+        let workers: Vec<usize> = threads.iter().map(|thread| *thread as usize).collect();
+        let is_there =
+            self.workers.are_pinned() && workers.iter().all(|worker| *worker < n_threads);
+        is_there.then(|| self.workers.run_on(Which::Load, &workers, amount))
+    }
+
     fn load_slice(&mut self) -> Slice {
         let Prepared { n_threads, amount } = self.current();
         self.workers.run(Which::Load, n_threads, amount)

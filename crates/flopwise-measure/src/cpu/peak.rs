@@ -39,6 +39,7 @@ pub(super) fn abilities() -> Vec<PeakAbility> {
         format: ElementFormat::Fp32,
         isa: kernel.isa,
         instruction: kernel.isa,
+        ops_per_instruction: 2 * kernel.n_lanes as u32,
         chains: vec![kernel.n_accumulators as u32],
         has_add_mix: false,
         is_float: true,

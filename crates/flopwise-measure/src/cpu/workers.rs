@@ -106,10 +106,15 @@ impl Workers {
 
     /// One slice on the first `n_threads` workers.
     pub(super) fn run(&self, which: Which, n_threads: usize, amount: u64) -> Slice {
+        self.run_on(which, &(0..n_threads).collect::<Vec<usize>>(), amount)
+    }
+
+    /// One slice on these workers.
+    pub(super) fn run_on(&self, which: Which, workers: &[usize], amount: u64) -> Slice {
         let called = Instant::now();
-        let start = Arc::new(StartLine::new(n_threads));
-        let workers = &self.workers[..n_threads];
-        for worker in workers {
+        let start = Arc::new(StartLine::new(workers.len()));
+        let workers: Vec<&Worker> = workers.iter().map(|&idx| &self.workers[idx]).collect();
+        for worker in &workers {
             worker.send(Job::Run { which, amount, start: Arc::clone(&start) });
         }
         let laps: Vec<Lap> = workers

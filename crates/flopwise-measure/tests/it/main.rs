@@ -1,10 +1,11 @@
 //! Measurements of the mock machine: exact, instant, through the public interface only.
 
-use flopwise::machine::{ComputeKind, Host, MemoryOp, Profile};
+use flopwise::machine::{ComputeKind, Host, MemoryLevel, MemoryOp, Profile};
 use flopwise_measure::{
-    Abilities, Bench, ElementFormat, Experiment, GemmLoad, Load, Mock, MockRates, Plan, Setup,
-    Slice, Threads, Unmeasurable, measure,
+    Abilities, Bench, ElementFormat, Experiment, GemmLoad, GemmShape, Load, Mock, MockRates, Plan,
+    Progress, Setup, Slice, Threads, Unmeasurable, measure, measure_until,
 };
+use std::cell::Cell;
 
 fn quick() -> Plan {
     Plan::quick("2026-11-23T13:38:00Z".to_owned())
@@ -84,14 +85,15 @@ fn a_machine_that_is_never_quiet_gives_notes_instead_of_rates() {
     let profile = profile_of(MockRates { preempt_every: Some(1), ..MockRates::default() });
     assert_eq!(table(&profile), Vec::<String>::new());
     assert_eq!(profile.machine.clock_hz, None);
-    assert_eq!(profile.notes.len(), 10);
+    assert_eq!(profile.notes.len(), 11);
+    assert!(profile.notes[10].starts_with("this machine was too busy"));
     // Half as much again as the budget, since fewer than the least number were clean: 0.57 s.
     assert!(profile.notes[0].starts_with("fp32 peak, 1 thread: left out: none of 292 samples"));
 }
 
 #[test]
 fn a_wrong_result_is_left_out() {
-    let shape = Plan::gemm_shape(384, 1);
+    let shape = GemmShape::Cube(384).on(1);
     let wrong = Some(Load::Gemm(GemmLoad::of(ElementFormat::Fp32, shape)));
     let profile = profile_of(MockRates { wrong, ..MockRates::default() });
     assert!(profile.compute.iter().all(|rate| rate.shape != Some(shape)));
@@ -143,7 +145,7 @@ fn one_processor_is_measured_once() {
 fn a_plan_may_ask_for_less() {
     let plan = Plan {
         threads: vec![Threads::All],
-        gemm_edges: Vec::new(),
+        gemms: Vec::new(),
         streams: Vec::new(),
         enough_samples: 10,
         ..quick()
@@ -189,6 +191,10 @@ impl Bench for Moved {
         self.mock.caveats()
     }
 
+    fn slice_on(&mut self, threads: &[u32]) -> Option<Slice> {
+        self.mock.slice_on(threads)
+    }
+
     fn prepare(&mut self, experiment: &Experiment) -> Result<Setup, Unmeasurable> {
         if matches!(experiment.load, Load::Peak(_)) && experiment.n_threads == 2 {
             self.n_shared_peaks += 1;
@@ -222,4 +228,122 @@ fn cores_that_are_always_shared_stay_so() {
     let peak = profile.compute_rate("fp32", ComputeKind::Peak).unwrap();
     assert_eq!(peak.flops_per_cycle, Some(16.0));
     assert!(profile.notes[0].contains("logical processors share cores"));
+}
+
+fn full_profile() -> Profile {
+    let plan = Plan::full(String::new());
+    measure(&mut Mock::default(), &plan, &mut |_progress| ())
+}
+
+/// The mock's multiply-add has a rate of its own for each width of number, hides its latency with
+/// eight chains, and knows no unusual values.
+#[test]
+fn a_full_run_has_every_format_level_and_probe() {
+    let profile = full_profile();
+    let peak = |format: &str, threads| {
+        let mut peaks = profile.compute.iter().filter(|rate| rate.kind == ComputeKind::Peak);
+        let peak = peaks.find(|rate| rate.format == format && rate.threads == threads);
+        peak.and_then(|rate| rate.flops_per_cycle)
+    };
+    let check = |format, expected: f64| {
+        assert_eq!(peak(format, 1), Some(expected), "{format}");
+        assert_eq!(peak(format, 2), Some(expected), "{format}");
+    };
+    check("fp64", 16.0);
+    check("fp32", 32.0);
+    check("bf16", 64.0);
+    check("fp16", 64.0);
+    check("int8", 128.0);
+    check("int16", 64.0);
+    let levels: Vec<_> = profile.latency.iter().map(|latency| latency.level).collect();
+    assert_eq!(levels, [MemoryLevel::L1, MemoryLevel::L2, MemoryLevel::L3, MemoryLevel::Dram]);
+    // Per level four operations, and three that go past the caches, each on one thread and on two.
+    assert_eq!(profile.memory.len(), 2 * (4 * 4 + 3));
+    for rate in profile.memory.iter() {
+        let is_dram = rate.level == MemoryLevel::Dram;
+        assert_eq!(rate.range.is_some(), is_dram, "{:?} {:?}", rate.level, rate.op);
+    }
+    let probe = |name: &str| {
+        let found = profile.probes.iter().find(|probe| probe.name == name);
+        found.map(|probe| probe.value)
+    };
+    // One chain has an eighth of the 32 operations a cycle.
+    let latency = f64::from(Mock::default().abilities().peaks[1].ops_per_instruction) / 4.0;
+    assert_eq!(probe("fp32 latency of mock"), Some(latency));
+    assert_eq!(probe("fp32 multiply-add of subnormals"), Some(1.0));
+    assert_eq!(probe("processors 0 and 1 together"), Some(2.0));
+    assert_eq!(probe("fp64 peak, 2 threads: first 100 ms over sustained"), Some(1.0));
+    assert_eq!(profile.notes, Vec::<String>::new());
+}
+
+/// 0.875 of the peak; the roof of a product that waits for memory is bandwidth times intensity.
+#[test]
+fn products_are_related_to_both_roofs() {
+    let profile = full_profile();
+    let shares = |format: &str, shape: [u64; 3]| {
+        let mut gemms = profile.compute.iter().filter(|rate| rate.shape == Some(shape));
+        let gemm = gemms.find(|rate| rate.format == format && rate.threads == 1).unwrap();
+        (gemm.fraction_of_peak.unwrap(), gemm.fraction_of_roofline.unwrap())
+    };
+    assert_eq!(shares("fp32", [1024, 1024, 1024]), (0.875, 0.875));
+    let (of_peak, of_roof) = shares("fp32", [1, 4096, 4096]);
+    // 2 FLOP for each 4 bytes of B, and one row of A and C: 0.4998 FLOP/B at 16 GB/s.
+    let intensity = 2.0 * 4096.0 * 4096.0 / (4.0 * (4096.0 * 4096.0 + 2.0 * 4096.0));
+    assert!((of_peak - 0.875).abs() < 1e-12);
+    assert!((of_roof - 112e9 / (16e9 * intensity)).abs() < 1e-9, "{of_roof}");
+}
+
+#[test]
+fn a_stopped_run_keeps_what_is_done() {
+    let is_fp32 = Cell::new(false);
+    let plan = Plan::full(String::new());
+    let mut look = |progress: Progress| is_fp32.set(progress.step.starts_with("fp32"));
+    let profile = measure_until(&mut Mock::default(), &plan, &mut look, &|| is_fp32.get());
+    let formats: Vec<&str> = profile.compute.iter().map(|rate| rate.format.as_str()).collect();
+    assert_eq!(formats, ["fp64", "fp64", "fp32"]);
+    assert!(profile.notes[0].starts_with("stopped after 3 of "), "{:?}", profile.notes);
+}
+
+#[test]
+fn formats_that_a_machine_lacks_are_named() {
+    struct Old(Mock);
+    impl Bench for Old {
+        fn host(&self) -> Host {
+            self.0.host()
+        }
+        fn abilities(&self) -> Abilities {
+            let mut abilities = self.0.abilities();
+            abilities.peaks.retain(|peak| peak.format == ElementFormat::Fp32);
+            abilities
+        }
+        fn caveats(&self) -> Vec<String> {
+            self.0.caveats()
+        }
+        fn prepare(&mut self, experiment: &Experiment) -> Result<Setup, Unmeasurable> {
+            self.0.prepare(experiment)
+        }
+        fn clock_slice(&mut self) -> Option<Slice> {
+            self.0.clock_slice()
+        }
+        fn slice_on(&mut self, threads: &[u32]) -> Option<Slice> {
+            self.0.slice_on(threads)
+        }
+        fn load_slice(&mut self) -> Slice {
+            self.0.load_slice()
+        }
+    }
+    let plan = Plan::full(String::new());
+    let profile = measure(&mut Old(Mock::default()), &plan, &mut |_progress| ());
+    assert_eq!(
+        profile.notes[0],
+        "this processor has no multiply-adds of fp64, bf16, fp16, int8, int16: nothing is \
+         measured of it"
+    );
+    assert!(
+        profile
+            .compute
+            .iter()
+            .filter(|rate| rate.kind == ComputeKind::Peak)
+            .all(|rate| { rate.format == "fp32" })
+    );
 }
