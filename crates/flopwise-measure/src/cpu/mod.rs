@@ -8,8 +8,6 @@ mod gemm;
 mod peak;
 mod stream;
 
-#[cfg(target_arch = "aarch64")]
-mod aarch64;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
