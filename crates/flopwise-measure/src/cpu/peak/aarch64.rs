@@ -27,10 +27,10 @@ pub(super) fn features() -> Vec<&'static str> {
     features
 }
 
-/// A loop: which features, all accumulators, and for each list of accumulators the instruction of a
-/// step. Registers 30 and 31 hold the factors.
+/// A loop: which features, how sums lie in a register, all accumulators, and for each list of them
+/// the instruction of a step. Registers 30 and 31 hold the factors.
 macro_rules! run {
-    ($features:literal $all:literal $([$list:literal $step:literal])+) => {{
+    ($features:literal $sums:literal [$($all:literal)+] $([$($register:literal)+] $step:literal)+) => {{
         /// # Safety
         /// The features are there; `frame` is laid out for these accumulators; `n_passes` is not 0.
         #[target_feature(enable = $features)]
@@ -43,19 +43,15 @@ macro_rules! run {
                     "msr fpcr, xzr",
                     "ldr q30, [{frame}, #{a}]",
                     "ldr q31, [{frame}, #{b}]",
-                    concat!(".irp i, ", $all),
-                    "ldr q\\i, [{frame}, #(16*\\i)]",
-                    ".endr",
+                    $(concat!("ldr q", $all, ", [{frame}, #(16*", $all, ")]"),)+
                     ".p2align 5",
                     "2:",
                     ".rept {steps}",
-                    $(concat!(".irp i, ", $list), $step, ".endr",)+
+                    $(concat!(".irp sum" $(, ",v", $register, $sums)+), $step, ".endr",)+
                     ".endr",
                     "subs x10, x10, #1",
                     "b.ne 2b",
-                    concat!(".irp i, ", $all),
-                    "str q\\i, [{frame}, #(16*\\i)]",
-                    ".endr",
+                    $(concat!("str q", $all, ", [{frame}, #(16*", $all, ")]"),)+
                     "msr fpcr, x9",
                     frame = in(reg) frame,
                     out("x9") _,
@@ -74,25 +70,29 @@ macro_rules! run {
 
 /// The loops of one kernel: four units of latency 4 (Neoverse V2, Apple) need 16 chains.
 macro_rules! loops {
-    ($features:literal $step:literal $($n_chains:literal $list:literal)+) => {
-        &[$(Loop { n_chains: $n_chains, run: run!($features $list [$list $step]) }),+]
+    ($features:literal $sums:literal $step:literal $($n_chains:literal $registers:tt)+) => {
+        &[$(Loop {
+            n_chains: $n_chains,
+            run: run!($features $sums $registers $registers $step),
+        }),+]
     };
-    ($features:literal $step:literal) => {
-        loops!($features $step
-            1 "0" 2 "0,1" 4 "0,1,2,3" 8 "0,1,2,3,4,5,6,7" 12 "0,1,2,3,4,5,6,7,8,9,10,11"
-            16 "0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15"
-            24 "0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23")
+    ($features:literal $sums:literal $step:literal) => {
+        loops!($features $sums $step
+            1 [0] 2 [0 1] 4 [0 1 2 3] 8 [0 1 2 3 4 5 6 7] 12 [0 1 2 3 4 5 6 7 8 9 10 11]
+            16 [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15]
+            24 [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23])
     };
 }
 
 /// Twelve multiply-adds, then twelve additions.
 macro_rules! mix {
-    ($multiply_add:literal $add:literal) => {
+    ($sums:literal $multiply_add:literal $add:literal) => {
         Some(MixLoop {
             n_chains: 24,
-            run: run!("neon" "0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23"
-                ["0,1,2,3,4,5,6,7,8,9,10,11" $multiply_add]
-                ["12,13,14,15,16,17,18,19,20,21,22,23" $add]),
+            run: run!("neon" $sums
+                [0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23]
+                [0 1 2 3 4 5 6 7 8 9 10 11] $multiply_add
+                [12 13 14 15 16 17 18 19 20 21 22 23] $add),
         })
     };
 }
@@ -109,8 +109,8 @@ pub(super) const KERNELS: &[PeakKernel] = &[
         needs: &["neon"],
         arithmetic: Arithmetic::Fused(Number::Fp64),
         register_bytes: REGISTER_BYTES,
-        loops: loops!("neon" "fmla v\\i\\().2d, v30.2d, v31.2d"),
-        add_mix: mix!("fmla v\\i\\().2d, v30.2d, v31.2d" "fadd v\\i\\().2d, v\\i\\().2d, v30.2d"),
+        loops: loops!("neon" ".2d" "fmla \\sum, v30.2d, v31.2d"),
+        add_mix: mix!(".2d" "fmla \\sum, v30.2d, v31.2d" "fadd \\sum, \\sum, v30.2d"),
     },
     PeakKernel {
         format: ElementFormat::Fp32,
@@ -119,8 +119,8 @@ pub(super) const KERNELS: &[PeakKernel] = &[
         needs: &["neon"],
         arithmetic: Arithmetic::Fused(Number::Fp32),
         register_bytes: REGISTER_BYTES,
-        loops: loops!("neon" "fmla v\\i\\().4s, v30.4s, v31.4s"),
-        add_mix: mix!("fmla v\\i\\().4s, v30.4s, v31.4s" "fadd v\\i\\().4s, v\\i\\().4s, v30.4s"),
+        loops: loops!("neon" ".4s" "fmla \\sum, v30.4s, v31.4s"),
+        add_mix: mix!(".4s" "fmla \\sum, v30.4s, v31.4s" "fadd \\sum, \\sum, v30.4s"),
     },
     PeakKernel {
         format: ElementFormat::Bf16,
@@ -129,7 +129,7 @@ pub(super) const KERNELS: &[PeakKernel] = &[
         needs: &["neon", "bf16"],
         arithmetic: Arithmetic::MatrixBf16,
         register_bytes: REGISTER_BYTES,
-        loops: loops!("neon,bf16" "bfmmla v\\i\\().4s, v30.8h, v31.8h"),
+        loops: loops!("neon,bf16" ".4s" "bfmmla \\sum, v30.8h, v31.8h"),
         add_mix: None,
     },
     PeakKernel {
@@ -139,7 +139,7 @@ pub(super) const KERNELS: &[PeakKernel] = &[
         needs: &["neon", "bf16"],
         arithmetic: Arithmetic::DotBf16,
         register_bytes: REGISTER_BYTES,
-        loops: loops!("neon,bf16" "bfdot v\\i\\().4s, v30.8h, v31.8h"),
+        loops: loops!("neon,bf16" ".4s" "bfdot \\sum, v30.8h, v31.8h"),
         add_mix: None,
     },
     PeakKernel {
@@ -149,7 +149,7 @@ pub(super) const KERNELS: &[PeakKernel] = &[
         needs: &["neon", "fp16"],
         arithmetic: Arithmetic::Fused(Number::Fp16),
         register_bytes: REGISTER_BYTES,
-        loops: loops!("neon,fp16" "fmla v\\i\\().8h, v30.8h, v31.8h"),
+        loops: loops!("neon,fp16" ".8h" "fmla \\sum, v30.8h, v31.8h"),
         add_mix: None,
     },
     PeakKernel {
@@ -159,7 +159,7 @@ pub(super) const KERNELS: &[PeakKernel] = &[
         needs: &["neon", "i8mm"],
         arithmetic: Arithmetic::MatrixInt8,
         register_bytes: REGISTER_BYTES,
-        loops: loops!("neon,i8mm" "smmla v\\i\\().4s, v30.16b, v31.16b"),
+        loops: loops!("neon,i8mm" ".4s" "smmla \\sum, v30.16b, v31.16b"),
         add_mix: None,
     },
     PeakKernel {
@@ -169,7 +169,7 @@ pub(super) const KERNELS: &[PeakKernel] = &[
         needs: &["neon", "dotprod"],
         arithmetic: Arithmetic::QuadInt8,
         register_bytes: REGISTER_BYTES,
-        loops: loops!("neon,dotprod" "sdot v\\i\\().4s, v30.16b, v31.16b"),
+        loops: loops!("neon,dotprod" ".4s" "sdot \\sum, v30.16b, v31.16b"),
         add_mix: None,
     },
     PeakKernel {
@@ -179,7 +179,7 @@ pub(super) const KERNELS: &[PeakKernel] = &[
         needs: &["neon"],
         arithmetic: Arithmetic::LongInt16,
         register_bytes: REGISTER_BYTES,
-        loops: loops!("neon" "smlal v\\i\\().4s, v30.4h, v31.4h"),
+        loops: loops!("neon" ".4s" "smlal \\sum, v30.4h, v31.4h"),
         add_mix: None,
     },
 ];
