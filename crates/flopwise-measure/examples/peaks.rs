@@ -93,10 +93,13 @@ fn see(cpu: &mut Cpu, load: PeakLoad, n_threads: u32, n_repeats: u32) -> Option<
             continue;
         }
         rates.push(slice.rate());
-        let clocks = [before, after].into_iter().flatten().map(|clock| clock.rate());
-        if let Some(clock) = clocks.max_by(f64::total_cmp) {
-            per_cycle.push(slice.rate() / clock * f64::from(n_threads));
-        }
+        let clocks = [before, after].map(|clock| clock.map(|clock| clock.rate()));
+        let clock = match clocks {
+            [Some(a), Some(b)] if 0.97 * a.max(b) < a.min(b) => Some(f64::midpoint(a, b)),
+            [Some(a), Some(b)] => Some(a.max(b)), // the other saw a stolen moment
+            [a, b] => a.or(b),
+        };
+        per_cycle.extend(clock.map(|clock| slice.rate() / clock * f64::from(n_threads)));
     }
     rates.sort_by(f64::total_cmp);
     per_cycle.sort_by(f64::total_cmp);

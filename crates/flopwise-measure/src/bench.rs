@@ -296,7 +296,8 @@ pub struct PeakAbility {
 }
 
 /// The latency of an instruction in cycles, from the operations per cycle of one chain of it alone:
-/// each instruction of a chain waits for the one before.
+/// each instruction of a chain waits for the one before. Where a few instructions stand for a
+/// multiply-add, the chain runs through the addition alone, and it is the addition's latency.
 ///
 /// ```
 /// // FP32 multiply-adds of 16 lanes, one chain: 8 operations a cycle.

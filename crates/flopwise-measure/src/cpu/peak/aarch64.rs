@@ -1,7 +1,7 @@
 //! Multiply-adds for 64-bit Arm in assembly: NEON and its extensions.
 //!
-//! Not here: SVE and SME, and what the instructions do (`twin.rs`). Every processor with SVE has
-//! NEON too; on cores whose vectors are wider than 128 bits NEON is a lower bound.
+//! Not here: outer products (`sme.rs`), what the instructions do (`twin.rs`), and SVE. Every
+//! processor with SVE has NEON too, a lower bound where its vectors are wider than 128 bits.
 //!
 //! Every loop runs under an FPCR of zeros, nothing flushed to zero and nothing trapped, and puts
 //! back what it found.

@@ -200,11 +200,12 @@ mod tests {
     fn values_are_what_they_are_called() {
         use std::num::FpCategory::{Infinite, Nan, Normal, Subnormal, Zero};
         let check = |values: Values, expected_factor, expected_start| {
-            for number in [Number::Fp64, Number::Fp32] {
-                let classify = |bits: u64| match number {
-                    Number::Fp64 => f64::from_bits(bits).classify(),
-                    _ => f32::from_bits(bits as u32).classify(),
-                };
+            type Classify = fn(u64) -> std::num::FpCategory;
+            let numbers: [(Number, Classify); 2] = [
+                (Number::Fp64, |bits| f64::from_bits(bits).classify()),
+                (Number::Fp32, |bits| f32::from_bits(bits as u32).classify()),
+            ];
+            for (number, classify) in numbers {
                 let fused = Arithmetic::Fused(number);
                 assert_eq!(classify(left_factor(fused, values, 3)), expected_factor);
                 assert_eq!(classify(start(fused, values, 2, 1)), expected_start);

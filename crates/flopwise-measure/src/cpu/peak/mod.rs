@@ -1,7 +1,7 @@
 //! The instruction peak: multiply-adds from registers, as many chains as are asked for.
 //!
 //! Not here: memory, and what the chains' rates mean (`measure.rs`). The kernels of each
-//! architecture are in `x86.rs` and `aarch64.rs`; each is verified against its scalar twin
+//! architecture are in `x86.rs`, `amx.rs`, `aarch64.rs` and `sme.rs`; each is verified against its scalar twin
 //! (`twin.rs`) before it is timed (`load.rs`).
 
 mod frame;
@@ -13,6 +13,8 @@ mod twin;
 mod aarch64;
 #[cfg(target_arch = "x86_64")]
 mod amx;
+#[cfg(target_arch = "aarch64")]
+mod sme;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -185,7 +187,7 @@ fn available(features: &[&str]) -> Vec<PeakKernel> {
     #[cfg(target_arch = "x86_64")]
     let tables = [amx::KERNELS, x86::KERNELS, portable::KERNELS];
     #[cfg(target_arch = "aarch64")]
-    let tables = [aarch64::KERNELS, portable::KERNELS];
+    let tables = [sme::KERNELS, aarch64::KERNELS, portable::KERNELS];
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     let tables = [portable::KERNELS];
     let is_here = |kernel: &&PeakKernel| kernel.needs.iter().all(|need| features.contains(need));
@@ -199,7 +201,7 @@ fn features() -> &'static [&'static str] {
         #[cfg(target_arch = "x86_64")]
         return [x86::features(), amx::features()].concat();
         #[cfg(target_arch = "aarch64")]
-        return aarch64::features();
+        return [aarch64::features(), sme::features()].concat();
         #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
         return Vec::new();
     })

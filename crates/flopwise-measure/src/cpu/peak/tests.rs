@@ -1,5 +1,6 @@
 //! Tests of the choice of kernels and of the kernels that this processor has.
 
+use super::twin::Number;
 use super::*;
 use crate::bench::ElementFormat::{Bf16, Fp16, Fp32, Fp64, Int8, Int16};
 
@@ -36,15 +37,21 @@ fn every_loop_equals_its_scalar_twin() {
 
 #[test]
 fn a_loop_of_other_instructions_is_found_out() {
+    let swaps = [
+        (Arithmetic::Fused(Number::Fp64), Arithmetic::Split(Number::Fp64)),
+        (Arithmetic::Fused(Number::Fp32), Arithmetic::Split(Number::Fp32)),
+        (Arithmetic::Fused(Number::Fp16), Arithmetic::Split(Number::Fp16)),
+        (Arithmetic::Split(Number::Fp64), Arithmetic::Fused(Number::Fp64)),
+        (Arithmetic::Split(Number::Fp32), Arithmetic::Fused(Number::Fp32)),
+        (Arithmetic::QuadMixedInt8, Arithmetic::QuadInt8),
+        (Arithmetic::QuadSaturatingInt8, Arithmetic::QuadInt8),
+    ];
     for kernel in available(features()) {
         let load = PeakLoad { isa: Some(kernel.isa), ..PeakLoad::of(kernel.format) };
         let mut choice = choose(features(), load).unwrap();
-        choice.kernel.arithmetic = match choice.kernel.arithmetic {
-            Arithmetic::Fused(number) => Arithmetic::Split(number),
-            Arithmetic::Split(number) => Arithmetic::Fused(number),
-            Arithmetic::QuadMixedInt8 | Arithmetic::QuadSaturatingInt8 => Arithmetic::QuadInt8,
-            _ => continue,
-        };
+        let swap = swaps.iter().find(|(arithmetic, _)| *arithmetic == kernel.arithmetic);
+        let Some((_, other)) = swap else { continue };
+        choice.kernel.arithmetic = *other;
         let error = load::build(choice).err().map(|error| error.to_string()).unwrap_or_default();
         assert!(error.contains("differs from its scalar twin"), "{load:?}: {error}");
     }

@@ -434,7 +434,9 @@ mod tests {
 
     #[test]
     fn halves_round_to_nearest_even() {
-        let check = |value: f64, expected: f64| assert_eq!(half_value(half_bits(value)), expected);
+        let check = |value: f64, expected: f64| {
+            assert_eq!(half_value(half_bits(value)).to_bits(), expected.to_bits(), "{value}");
+        };
         check(2049.0, 2048.0);
         check(2051.0, 2052.0);
         check(2047.75, 2048.0);
@@ -517,8 +519,9 @@ mod tests {
     fn tiles_multiply_interleaved_rows() {
         let check_tile = |arithmetic: Arithmetic, group: usize| {
             let depth = arithmetic.depth();
-            let left =
-                |row: usize, k: usize| (row as f64 - 7.0) * if k % 3 == 0 { 1.0 } else { 2.0 };
+            let left = |row: usize, k: usize| {
+                (row as f64 - 7.0) * if k.is_multiple_of(3) { 1.0 } else { 2.0 }
+            };
             let right = |k: usize, column: usize| (column as f64 - 3.0) + (k % 5) as f64;
             let mut a = vec![0.0; 16 * depth];
             let mut b = vec![0.0; 16 * depth];
