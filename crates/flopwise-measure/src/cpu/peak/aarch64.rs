@@ -30,7 +30,8 @@ pub(super) fn features() -> Vec<&'static str> {
 /// A loop: which features, how sums lie in a register, all accumulators, and for each list of them
 /// the instruction of a step. Registers 30 and 31 hold the factors.
 macro_rules! run {
-    ($features:literal $sums:literal [$($all:literal)+] $([$($register:literal)+] $step:literal)+) => {{
+    ($features:literal $sums:literal [$($all:literal)+]
+     $([$($register:literal)+] $step:literal)+) => {{
         /// # Safety
         /// The features are there; `frame` is laid out for these accumulators; `n_passes` is not 0.
         #[target_feature(enable = $features)]

@@ -100,8 +100,9 @@ fn tile_config() -> [u8; 64] {
 }
 
 /// Full significands, so that the multiplier works. Where a sum takes several products of floats
-/// they nearly cancel: 251/256 * 255/256 - 253/256 * 253/256 = -2^-14, so that each partial sum is a
-/// multiple of 2^-16 and, below 256, exact in single precision, in whatever order it is formed.
+/// they nearly cancel: 251/256 * 255/256 - 253/256 * 253/256 = -2^-14, so that each partial sum
+/// is a multiple of 2^-16 and, below 256, exact in single precision, in whatever order it is
+/// formed.
 fn left_factor(arithmetic: Arithmetic, values: Values, idx: usize) -> u64 {
     let [number, _] = arithmetic.factors();
     let is_horner = matches!(arithmetic, Arithmetic::Horner(_));
@@ -134,9 +135,10 @@ fn right_factor(arithmetic: Arithmetic, values: Values, idx: usize) -> u64 {
     let [_, number] = arithmetic.factors();
     let is_horner = matches!(arithmetic, Arithmetic::Horner(_));
     let ordinary = match number {
-        Number::Fp64 => 0.462_117_157_260_010_5, // a product whose own rounding shows within 400 sums
-        Number::Fp32 => 0.462_117_88,            // likewise
-        Number::Fp16 if arithmetic.depth() == 1 => 0.4624, // likewise
+        // Products of these whose own rounding shows within 400 sums.
+        Number::Fp64 => 0.462_117_157_260_010_5,
+        Number::Fp32 => 0.462_117_88,
+        Number::Fp16 if arithmetic.depth() == 1 => 0.4624,
         Number::Bf16 | Number::Fp16 => [251.0 / 256.0, 253.0 / 256.0][idx % 2],
         Number::Int32 | Number::Int16 => [31337.0, -29989.0][idx % 2],
         Number::Int8 | Number::Uint8 => [-57.0, 119.0, 61.0, -43.0][idx % 4],

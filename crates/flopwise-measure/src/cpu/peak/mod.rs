@@ -1,8 +1,8 @@
 //! The instruction peak: multiply-adds from registers, as many chains as are asked for.
 //!
 //! Not here: memory, and what the chains' rates mean (`measure.rs`). The kernels of each
-//! architecture are in `x86.rs`, `amx.rs`, `aarch64.rs` and `sme.rs`; each is verified against its scalar twin
-//! (`twin.rs`) before it is timed (`load.rs`).
+//! architecture are in `x86.rs`, `amx.rs`, `aarch64.rs` and `sme.rs`; each is verified against its
+//! scalar twin (`twin.rs`) before it is timed (`load.rs`).
 
 mod frame;
 mod load;

@@ -126,7 +126,8 @@ macro_rules! run {
                     "2:",
                     ".rept {steps}",
                     $(concat!(
-                        $step, " za", $tile, ".", $sum, ", p0/m, p0/m, z0.", $factor, ", z1.", $factor
+                        $step, " za", $tile, ".", $sum, ", p0/m, p0/m",
+                        ", z0.", $factor, ", z1.", $factor
                     ),)+
                     ".endr",
                     "subs x10, x10, #1",

@@ -57,6 +57,7 @@ pub(super) struct OuterProduct {
 }
 
 /// How the bits of an element read.
+#[allow(dead_code, reason = "each architecture has its own of them")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Number {
     Fp64,

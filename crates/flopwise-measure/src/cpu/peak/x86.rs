@@ -107,7 +107,8 @@ macro_rules! ymm {
 
 /// 256- or 512-bit registers, of which AVX-512 has 32: 28 and 29 are free.
 macro_rules! evex {
-    ($features:literal $register:literal $bytes:literal [$($before:literal)*] $($step:literal)+) => {
+    ($features:literal $register:literal $bytes:literal [$($before:literal)*]
+     $($step:literal)+) => {
         loops!([$features $register $bytes "vmovups" "30" "31" [$($before)*] ["vzeroupper"]]
             [$($step)+]
             1 "0" 2 "0,1" 4 "0,1,2,3" 8 "0,1,2,3,4,5,6,7" 12 "0,1,2,3,4,5,6,7,8,9,10,11"
