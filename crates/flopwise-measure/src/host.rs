@@ -1,10 +1,9 @@
-//! Who the machine is: names, memory, caches and the clock its operating system claims.
+//! Who the machine is: names, memory and the clock its operating system claims.
 //!
-//! Not here: anything measured. What a system does not tell is `None`.
+//! Not here: anything measured; caches and memory nodes (`cpu/caches.rs`, `cpu/nodes.rs`). What a system does not tell is `None`.
 
 use flopwise::machine::Host;
 use flopwise::units::Hertz;
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -45,47 +44,6 @@ pub(crate) fn available_memory_bytes() -> Option<u64> {
         Some(read("memory.max")?.saturating_sub(read("memory.current")?))
     });
     left.chain([in_machine]).min()
-}
-
-/// All last-level caches behind the given processors, added up; `None` if the system does not say.
-pub(crate) fn last_level_cache_bytes(cpus: &[usize]) -> Option<u64> {
-    let caches: Option<BTreeSet<Cache>> = cpus.iter().map(|&cpu| last_level_cache(cpu)).collect();
-    let total = caches?.iter().map(|cache| cache.n_bytes).sum();
-    (0 < total).then_some(total)
-}
-
-/// One cache; those of two processors are the same if the same processors share it.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Cache {
-    level: u32,
-    shared_by: String,
-    n_bytes: u64,
-}
-
-fn last_level_cache(cpu: usize) -> Option<Cache> {
-    let folder = format!("/sys/devices/system/cpu/cpu{cpu}/cache");
-    let indices = fs::read_dir(folder).ok()?.filter_map(Result::ok);
-    let caches = indices.filter_map(|index| {
-        let read = |name: &str| fs::read_to_string(index.path().join(name)).ok();
-        Some(Cache {
-            level: read("level")?.trim().parse().ok()?,
-            shared_by: read("shared_cpu_list")?.trim().to_owned(),
-            n_bytes: cache_size(read("size")?.trim())?,
-        })
-    });
-    caches.max()
-}
-
-/// `32768K` as sysfs writes it.
-fn cache_size(text: &str) -> Option<u64> {
-    let digits = text.trim_end_matches(['K', 'M']);
-    let unit = match &text[digits.len()..] {
-        "" => 1,
-        "K" => 1 << 10,
-        "M" => 1 << 20,
-        _ => return None,
-    };
-    digits.parse::<u64>().ok()?.checked_mul(unit)
 }
 
 fn meminfo_bytes(name: &str) -> Option<u64> {
@@ -146,15 +104,6 @@ fn cpu_brand() -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn cache_sizes_parse() {
-        assert_eq!(cache_size("32768K"), Some(32 << 20));
-        assert_eq!(cache_size("16M"), Some(16 << 20));
-        assert_eq!(cache_size("512"), Some(512));
-        assert_eq!(cache_size("32KiB"), None);
-        assert_eq!(cache_size(""), None);
-    }
 
     #[test]
     fn fields_are_found_by_their_whole_name() {

@@ -4,21 +4,25 @@
 
 mod workers;
 
+mod chase;
 mod gemm;
 mod peak;
 mod stream;
 
-#[cfg(target_arch = "x86_64")]
-mod x86;
+mod caches;
+mod nodes;
+mod places;
+mod words;
 
 mod os;
 
-use crate::bench::{
-    Abilities, Bench, Experiment, Library, Load, Place, Setup, Slice, Unmeasurable,
-};
+use crate::bench::{Abilities, Bench, Experiment, Library, Load, Setup, Slice, Unmeasurable};
 use crate::clock::HAS_ADD_CHAIN;
 use crate::host;
+use caches::Caches;
 use flopwise::machine::{Host, MemoryLevel};
+use nodes::Node;
+use places::Room;
 use std::time::Instant;
 use workers::{Build, Which, Workers};
 
@@ -41,6 +45,9 @@ pub struct Cpu {
     /// Logical processor of each worker; empty where the system does not say.
     cpus: Vec<usize>,
     n_logical_cpus: usize,
+    caches: Caches,
+    /// Memory nodes of the whole system; empty where it does not tell.
+    nodes: Vec<Node>,
     clock_amount: u64,
     current: Option<Prepared>,
 }
@@ -75,17 +82,18 @@ impl Cpu {
         let workers = Workers::start(&places);
         let clock_amount =
             calibrate(CLOCK_SLICE_S, &mut |amount| workers.run(Which::Clock, 1, amount));
-        Cpu { workers, cpus, n_logical_cpus, clock_amount, current: None }
+        let (caches, nodes) = (Caches::detect(&cpus), nodes::detect());
+        Cpu { workers, cpus, n_logical_cpus, caches, nodes, clock_amount, current: None }
     }
 
     fn current(&self) -> Prepared {
         self.current.expect("an experiment is prepared before its slices")
     }
 
-    fn array_size(&self, n_threads: usize) -> stream::ArraySize {
-        let cpus = &self.cpus[..n_threads.min(self.cpus.len())];
-        let cache_bytes = host::last_level_cache_bytes(cpus);
-        stream::array_size(n_threads, cache_bytes, host::available_memory_bytes())
+    /// What so many threads find.
+    fn room(&self, n_threads: usize) -> Room<'_> {
+        let memory_bytes = host::available_memory_bytes();
+        Room { caches: &self.caches, cpus: &self.cpus, n_threads, memory_bytes }
     }
 
     fn runnable(&self, experiment: &Experiment) -> Result<Runnable, Unmeasurable> {
@@ -102,15 +110,8 @@ impl Cpu {
                     Err(Unmeasurable(format!("{} is not here", load.library.name())))
                 }
             },
-            Load::Stream(load) => match load.place {
-                Place::Level(MemoryLevel::Dram) => {
-                    stream::runnable(load, self.array_size(n_threads).n_bytes, n_threads)
-                }
-                Place::Level(_) | Place::Bytes(_) => {
-                    Err(Unmeasurable("caches have no kernel here".to_owned()))
-                }
-            },
-            Load::Chase(_) => Err(Unmeasurable("latency has no kernel here".to_owned())),
+            Load::Stream(load) => stream::runnable(load, self.room(n_threads)),
+            Load::Chase(place) => chase::runnable(place, self.room(n_threads)),
         }
     }
 }
@@ -123,15 +124,20 @@ impl Default for Cpu {
 
 impl Bench for Cpu {
     fn host(&self) -> Host {
-        host::host(self.n_logical_cpus as u32, peak::widest_isa())
+        let n_nodes = nodes::of_cpus(&self.nodes, &self.cpus).len() as u32;
+        Host {
+            caches: self.caches.listed(),
+            numa_nodes: (0 < n_nodes).then_some(n_nodes),
+            ..host::host(self.n_logical_cpus as u32, peak::widest_isa())
+        }
     }
 
     fn abilities(&self) -> Abilities {
         Abilities {
             peaks: peak::abilities(),
             libraries: vec![gemm::ability()],
-            levels: vec![MemoryLevel::Dram],
-            has_non_temporal_stores: false,
+            levels: self.caches.levels().into_iter().chain([MemoryLevel::Dram]).collect(),
+            has_non_temporal_stores: stream::has_non_temporal_stores(),
         }
     }
 
@@ -144,9 +150,10 @@ impl Bench for Cpu {
             caveats.push("the clock is not measured on this architecture".to_owned());
         }
         let thread_counts = [1, self.n_logical_cpus];
-        if let Some(doubt) = thread_counts.iter().find_map(|&n| self.array_size(n).doubt) {
-            caveats.push(doubt);
-        }
+        let sizes = thread_counts.map(|n| places::in_main_memory(self.room(n), stream::MAX_ARRAYS));
+        caveats.extend(sizes.into_iter().find_map(|size| size.doubt));
+        caveats.extend(words::page_caveat());
+        caveats.extend(nodes::caveat(&nodes::of_cpus(&self.nodes, &self.cpus)));
         caveats
     }
 
@@ -207,7 +214,7 @@ fn calibrate(target_s: f64, run: &mut dyn FnMut(u64) -> Slice) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::{ElementFormat, GemmLoad, Outcome, PeakLoad, StreamLoad};
+    use crate::bench::{ElementFormat, GemmLoad, Outcome, PeakLoad, Place, StreamLoad};
     use flopwise::machine::{MemoryOp, Stores};
 
     #[test]
@@ -226,25 +233,33 @@ mod tests {
         check(3.0, 1);
     }
 
-    fn dram(op: MemoryOp) -> Load {
-        let place = Place::Level(MemoryLevel::Dram);
-        Load::Stream(StreamLoad { op, place, stores: Stores::Plain })
+    /// Every load that abilities name, matrices small.
+    fn loads(abilities: &Abilities) -> Vec<Load> {
+        let gemm = GemmLoad::of(ElementFormat::Fp32, [64, 96, 80]);
+        let mut loads = vec![Load::Peak(PeakLoad::of(ElementFormat::Fp32)), Load::Gemm(gemm)];
+        let levels = abilities.levels.iter().map(|&level| Place::Level(level));
+        for place in levels.chain([Place::Bytes(40_000)]) {
+            loads.push(Load::Chase(place));
+            let stream = |op, stores| Load::Stream(StreamLoad { op, place, stores });
+            loads.push(stream(MemoryOp::Read, Stores::Plain));
+            for op in [MemoryOp::Write, MemoryOp::Copy, MemoryOp::Triad] {
+                loads.push(stream(op, Stores::Plain));
+                if abilities.has_non_temporal_stores {
+                    loads.push(stream(op, Stores::NonTemporal));
+                }
+            }
+        }
+        loads
     }
 
     #[test]
     fn every_load_runs_and_verifies_on_each_thread_count() {
         let mut cpu = Cpu::new();
-        let loads = [
-            Load::Peak(PeakLoad::of(ElementFormat::Fp32)),
-            Load::Gemm(GemmLoad::of(ElementFormat::Fp32, [64, 96, 80])),
-            dram(MemoryOp::Read),
-            dram(MemoryOp::Copy),
-        ];
-        for load in loads {
+        for load in loads(&cpu.abilities()) {
             for n_threads in [1, cpu.n_logical_cpus as u32] {
                 let setup = cpu.prepare(&Experiment { load, n_threads }).unwrap();
-                let is_stream = matches!(load, Load::Stream(_));
-                assert_eq!(setup.array_bytes.is_some(), is_stream, "{load:?}");
+                let is_in_memory = matches!(load, Load::Stream(_) | Load::Chase(_));
+                assert_eq!(setup.array_bytes.is_some(), is_in_memory, "{load:?}");
                 let slice = cpu.load_slice();
                 assert_ne!(slice.outcome, Outcome::Wrong, "{load:?} on {n_threads}");
                 assert!(0.0 < slice.rate() && slice.rate().is_finite());
@@ -252,6 +267,25 @@ mod tests {
                     assert_ne!(clock.outcome, Outcome::Wrong);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn places_that_are_not_there_are_refused() {
+        let mut cpu = Cpu::new();
+        let refused = [
+            (MemoryOp::Read, Place::Level(MemoryLevel::Dram), Stores::NonTemporal),
+            (MemoryOp::Read, Place::Bytes(1 << 60), Stores::Plain),
+            (MemoryOp::Triad, Place::Bytes(3071), Stores::Plain),
+            (MemoryOp::Copy, Place::Bytes(0), Stores::Plain),
+        ];
+        for (op, place, stores) in refused {
+            let load = Load::Stream(StreamLoad { op, place, stores });
+            assert!(cpu.prepare(&Experiment { load, n_threads: 1 }).is_err(), "{load:?}");
+        }
+        for place in [Place::Bytes(128), Place::Bytes(u64::MAX)] {
+            let load = Load::Chase(place);
+            assert!(cpu.prepare(&Experiment { load, n_threads: 1 }).is_err(), "{load:?}");
         }
     }
 

@@ -3,6 +3,9 @@
 //! Not here: what the machine is called (`host.rs`). Off Linux each question has the honest
 //! answer "unknown", and [`caveats`] says what that costs.
 
+use super::words::PAGE_BYTES;
+use std::ptr::NonNull;
+
 /// What this operating system cannot tell, one sentence each.
 pub(super) fn caveats() -> Vec<String> {
     if cfg!(target_os = "linux") {
@@ -72,12 +75,89 @@ pub(super) fn n_preemptions(whose: Whose) -> Option<u64> {
     (status == 0).then_some(usage.ru_nivcsw.unsigned_abs())
 }
 
-/// Asks for 2 MiB pages: a stream over 4 KiB pages measures page-table walks too. A wish that may
-/// be refused; the figures then say what 4 KiB pages reach.
-#[cfg(target_os = "linux")]
-pub(super) fn wish_for_huge_pages(start: *mut u8, n_bytes: usize) {
-    // SAFETY: advice on a mapped range owned by the caller; it changes no contents.
-    unsafe { libc::madvise(start.cast(), n_bytes, libc::MADV_HUGEPAGE) };
+/// Fresh pages of zeros from the system, `n_bytes` of them from a multiple of 2 MiB on; `None` if
+/// there are no more. `n_bytes` is a multiple of 2 MiB and not 0.
+///
+/// Asks for pages of 2 MiB: a stream over 4 KiB pages measures page-table walks too. A wish that
+/// may be refused; the figures then say what 4 KiB pages reach.
+#[cfg(unix)]
+pub(super) fn take_pages(n_bytes: usize) -> Option<NonNull<u8>> {
+    use libc::{MAP_ANONYMOUS, MAP_PRIVATE, PROT_READ, PROT_WRITE};
+    let n_taken = n_bytes.checked_add(PAGE_BYTES)?; // holds a multiple of 2 MiB wherever it begins
+    let (access, kind) = (PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS);
+    // SAFETY: a new mapping at an address of the system's choice touches nothing that exists.
+    let taken = unsafe { libc::mmap(std::ptr::null_mut(), n_taken, access, kind, -1, 0) };
+    if taken == libc::MAP_FAILED {
+        return None;
+    }
+    let before = taken.addr().next_multiple_of(PAGE_BYTES) - taken.addr();
+    let start = taken.cast::<u8>().wrapping_add(before);
+    // SAFETY: the parts of the new mapping before and after the `n_bytes` that stay; both are
+    // whole small pages, since mappings begin on one.
+    unsafe {
+        if 0 < before {
+            libc::munmap(taken, before);
+        }
+        libc::munmap(start.wrapping_add(n_bytes).cast(), PAGE_BYTES - before);
+    }
+    // SAFETY: advice on the part that stays; it changes no contents.
+    #[cfg(target_os = "linux")]
+    unsafe {
+        libc::madvise(start.cast(), n_bytes, libc::MADV_HUGEPAGE)
+    };
+    NonNull::new(start)
+}
+
+/// Gives back what [`take_pages`] took.
+///
+/// # Safety
+/// `start` came from [`take_pages`] with the same `n_bytes`, was not given back before, and is not
+/// used any more.
+#[cfg(unix)]
+pub(super) unsafe fn give_pages_back(start: NonNull<u8>, n_bytes: usize) {
+    // SAFETY: a whole mapping of ours, by contract.
+    unsafe { libc::munmap(start.as_ptr().cast(), n_bytes) };
+}
+
+/// As on Unix, from the allocator.
+#[cfg(not(unix))]
+pub(super) fn take_pages(n_bytes: usize) -> Option<NonNull<u8>> {
+    assert!(0 < n_bytes, "no page is no memory");
+    let layout = std::alloc::Layout::from_size_align(n_bytes, PAGE_BYTES).ok()?;
+    // SAFETY: the layout's size is not 0.
+    NonNull::new(unsafe { std::alloc::alloc_zeroed(layout) })
+}
+
+/// As on Unix.
+///
+/// # Safety
+/// As on Unix.
+#[cfg(not(unix))]
+pub(super) unsafe fn give_pages_back(start: NonNull<u8>, n_bytes: usize) {
+    let layout = std::alloc::Layout::from_size_align(n_bytes, PAGE_BYTES);
+    let layout = layout.expect("it was a layout when they were taken");
+    // SAFETY: allocated with this very layout, and not freed since, by contract.
+    unsafe { std::alloc::dealloc(start.as_ptr(), layout) };
+}
+
+/// Bytes on pages of 2 MiB in the mapping that `address` lies in; `None` if the system does not
+/// say.
+pub(super) fn huge_page_bytes(address: usize) -> Option<u64> {
+    huge_page_bytes_in(&std::fs::read_to_string("/proc/self/smaps").ok()?, address)
+}
+
+/// In a text as of `/proc/self/smaps` (proc(5)): a line `start-end ...` in hexadecimal heads the
+/// lines of each mapping.
+fn huge_page_bytes_in(smaps: &str, address: usize) -> Option<u64> {
+    let range = |line: &str| {
+        let (start, end) = line.split_whitespace().next()?.split_once('-')?;
+        let hexadecimal = |text: &str| usize::from_str_radix(text, 16).ok();
+        Some(hexadecimal(start)?..hexadecimal(end)?)
+    };
+    let is_ours = |line: &&str| range(line).is_some_and(|range| range.contains(&address));
+    let mut lines = smaps.lines().skip_while(|line| !is_ours(line)).skip(1);
+    let kibibytes = lines.find_map(|line| line.strip_prefix("AnonHugePages:"))?;
+    kibibytes.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1 << 10)
 }
 
 /// Unknown here.
@@ -97,10 +177,6 @@ pub(super) fn pin_to(_cpu: usize) -> bool {
 pub(super) fn n_preemptions(_whose: Whose) -> Option<u64> {
     None
 }
-
-/// Not done here.
-#[cfg(not(target_os = "linux"))]
-pub(super) fn wish_for_huge_pages(_start: *mut u8, _n_bytes: usize) {}
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
@@ -123,5 +199,18 @@ mod tests {
     fn preemptions_are_counted() {
         assert!(n_preemptions(Whose::Thread) <= n_preemptions(Whose::Process));
         assert!(n_preemptions(Whose::Thread).is_some());
+    }
+
+    #[test]
+    fn huge_pages_are_found_in_their_mapping() {
+        let smaps = "1000-2000 rw-p 00000000 00:00 0\nSize: 4 kB\nAnonHugePages: 0 kB\n\
+                     200000-600000 rw-p 00000000 00:00 0 [anon]\nRss: 4096 kB\n\
+                     AnonHugePages:      2048 kB\n700000-800000 r--p 0 0:0 0\nSize: 8 kB\n";
+        assert_eq!(huge_page_bytes_in(smaps, 0x1fff), Some(0));
+        assert_eq!(huge_page_bytes_in(smaps, 0x200000), Some(2 << 20));
+        assert_eq!(huge_page_bytes_in(smaps, 0x5fffff), Some(2 << 20));
+        assert_eq!(huge_page_bytes_in(smaps, 0x600000), None);
+        assert_eq!(huge_page_bytes_in(smaps, 0x700000), None);
+        assert_eq!(huge_page_bytes_in("", 0x1000), None);
     }
 }
