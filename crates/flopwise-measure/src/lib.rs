@@ -22,6 +22,8 @@ mod bench;
 mod plan;
 mod sample;
 
+mod curve;
+
 mod clock;
 mod cpu;
 mod host;
@@ -35,5 +37,7 @@ pub use bench::{
 pub use clock::timestamp;
 pub use cpu::Cpu;
 pub use measure::{Progress, measure, measure_until};
+pub use curve::{CurveLevel, curve_sizes, levels_of_curve, note_measured_sizes};
+pub use measure::{Progress, measure};
 pub use mock::{Mock, MockRates};
 pub use plan::{GemmShape, GemmWish, Multipliers, Plan, StreamWish, Threads, Wish};
