@@ -1,11 +1,15 @@
 //! Bandwidth of every level, operation and kind of store, and the latency of every level.
 //!
-//! Not the command line tool: no options but the number of rounds, medians only, nothing stored.
-//! All experiments have their turn in each round, so that a neighbour disturbs all alike.
+//! Not the command line tool: medians only, nothing stored. `memory 5` gives all experiments their
+//! turn five times, so that a neighbour disturbs all alike; `memory curve` walks over arrays of
+//! growing size and says how large the caches are.
 #![allow(clippy::print_stdout)]
 
 use flopwise::machine::{MemoryLevel, MemoryOp, Stores};
-use flopwise_measure::{Bench, Cpu, Experiment, Load, Place, StreamLoad};
+use flopwise_measure::{
+    Bench, Cpu, Experiment, Load, Place, Slice, StreamLoad, curve_sizes, levels_of_curve,
+    note_measured_sizes,
+};
 
 /// Slices of an experiment in one round.
 const SLICES_PER_ROUND: usize = 60;
@@ -55,9 +59,45 @@ fn name(load: Load) -> String {
     }
 }
 
+/// The largest array of the curve.
+const CURVE_BYTES: u64 = 128 << 20;
+/// Slices for a point of it.
+const SLICES_PER_POINT: usize = 21;
+
+fn curve(cpu: &mut Cpu) {
+    let mut points = Vec::new();
+    for bytes in curve_sizes(CURVE_BYTES) {
+        let experiment = Experiment { load: Load::Chase(Place::Bytes(bytes)), n_threads: 1 };
+        if let Err(reason) = cpu.prepare(&experiment) {
+            println!("{bytes}: {reason}");
+            continue;
+        }
+        let mut per_cycle = Vec::new();
+        for _ in 0..SLICES_PER_POINT {
+            let (load, clock) = (cpu.load_slice(), cpu.clock_slice());
+            let clock = clock.filter(Slice::is_clean);
+            if let (true, Some(clock)) = (load.is_clean(), clock) {
+                per_cycle.push(load.rate() / clock.rate());
+            }
+        }
+        let rate = median(&mut per_cycle);
+        println!("{bytes:>10} {:8.2} cycles", rate.recip());
+        points.push((bytes, rate));
+    }
+    let levels = levels_of_curve(&points);
+    println!("{levels:?}");
+    let mut caches = cpu.host().caches;
+    note_measured_sizes(&mut caches, &levels);
+    println!("{caches:?}");
+}
+
 fn main() {
-    let n_rounds = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(3);
+    let argument = std::env::args().nth(1);
     let mut cpu = Cpu::new();
+    if argument.as_deref() == Some("curve") {
+        return curve(&mut cpu);
+    }
+    let n_rounds = argument.and_then(|text| text.parse().ok()).unwrap_or(3);
     for caveat in cpu.caveats() {
         println!("{caveat}");
     }
@@ -79,7 +119,7 @@ fn main() {
                     continue;
                 }
                 rates.per_s.push(load.rate());
-                if let Some(clock) = clock.filter(flopwise_measure::Slice::is_clean) {
+                if let Some(clock) = clock.filter(Slice::is_clean) {
                     rates.per_cycle.push(load.rate() / clock.rate());
                 }
             }

@@ -60,6 +60,21 @@ pub(super) fn array_bytes(
     }
 }
 
+/// Whether arrays are to be found in a cache, and must be brought there before a slice: between
+/// two slices neighbours, seen and unseen, push lines out of a cache that they share.
+pub(super) fn is_cached(room: Room<'_>, place: Place) -> bool {
+    match place {
+        Place::Level(MemoryLevel::Dram) => false,
+        Place::Level(MemoryLevel::L1 | MemoryLevel::L2 | MemoryLevel::L3) => true,
+        Place::Bytes(n_bytes) => {
+            let last = room.caches.levels().last().copied();
+            let share =
+                last.and_then(|last| room.caches.share_bytes(last, room.cpus, room.n_threads));
+            share.is_some_and(|share| n_bytes <= share)
+        }
+    }
+}
+
 /// The size of each of a thread's arrays in main memory.
 pub(super) fn in_main_memory(room: Room<'_>, n_arrays: u64) -> ArraySize {
     let n_threads = room.n_threads.max(1) as u64;
@@ -175,5 +190,17 @@ mod tests {
         assert_eq!(each(MIB / 4, 1), Some(MIB / 4));
         assert_eq!(each(MIB / 4 + 1, 1), None);
         assert_eq!(each(u64::MAX, 1), None);
+    }
+
+    #[test]
+    fn what_fits_a_share_of_the_last_level_is_cached() {
+        let caches = alike(&[(1, 32 * KIB, 1), (2, MIB, 1), (3, 32 * MIB, 8)]);
+        let room = Room { caches: &caches, cpus: &[], n_threads: 2, memory_bytes: None };
+        assert!(is_cached(room, Place::Bytes(16 * MIB)));
+        assert!(!is_cached(room, Place::Bytes(16 * MIB + 1)));
+        assert!(is_cached(room, Place::Level(MemoryLevel::L3)));
+        assert!(!is_cached(room, Place::Level(MemoryLevel::Dram)));
+        let unknown = Caches::default();
+        assert!(!is_cached(Room { caches: &unknown, ..room }, Place::Bytes(1)));
     }
 }

@@ -66,7 +66,13 @@ pub(super) fn runnable(load: StreamLoad, room: Room<'_>) -> Result<Runnable, Unm
             "arrays of {each} bytes are smaller than a block of {BLOCK_BYTES}"
         )));
     }
-    let build_one = || -> Build { Box::new(move || build(op, stores, kernels, n_blocks)) };
+    let is_cached = places::is_cached(room, place) && stores == Stores::Plain;
+    let build_one = || -> Build {
+        Box::new(move || {
+            let stream = Stream::new(op, stores, kernels, n_blocks)?;
+            build(Stream { is_cached, ..stream })
+        })
+    };
     Ok(Runnable {
         builds: (0..room.n_threads).map(|_| build_one()).collect(),
         backend: kernels.backend.to_owned(),
@@ -76,19 +82,13 @@ pub(super) fn runnable(load: StreamLoad, room: Room<'_>) -> Result<Runnable, Unm
     })
 }
 
-/// Takes and fills the arrays on the thread that will use them, and runs once over all of them.
-fn build(
-    op: MemoryOp,
-    stores: Stores,
-    kernels: Kernels,
-    n_blocks: usize,
-) -> Result<Box<dyn Kernel>, Unmeasurable> {
-    let mut stream = Stream::new(op, stores, kernels, n_blocks)?;
-    stream.run(n_blocks as u64);
+/// Runs once over all of the arrays, on the thread that filled them and will use them.
+fn build(mut stream: Stream) -> Result<Box<dyn Kernel>, Unmeasurable> {
+    stream.run(stream.walk.n_blocks() as u64);
     match stream.is_right_everywhere() {
         true => Ok(Box::new(stream)),
         false => {
-            let op = format!("{op:?}").to_lowercase();
+            let op = format!("{:?}", stream.op).to_lowercase();
             Err(Unmeasurable(format!("the {op} gave a wrong result")))
         }
     }
@@ -141,6 +141,8 @@ struct Stream {
     stores: Stores,
     kernels: Kernels,
     arrays: Arrays,
+    /// Whether the arrays are brought into the caches before each run.
+    is_cached: bool,
     /// Where the next run begins.
     walk: Walk,
     /// Where the last run began, and how many blocks it went over.
@@ -191,7 +193,17 @@ impl Stream {
             }
         }
         let walk = Walk::new(n_blocks);
-        Ok(Stream { op, stores, kernels, arrays, walk, last: (walk, 0), sum: 0, pattern: 0 })
+        Ok(Stream {
+            op,
+            stores,
+            kernels,
+            arrays,
+            is_cached: false,
+            walk,
+            last: (walk, 0),
+            sum: 0,
+            pattern: 0,
+        })
     }
 
     /// What word i of the target is after the last run.
@@ -227,6 +239,21 @@ impl Stream {
 }
 
 impl Kernel for Stream {
+    /// Reads all arrays, in the order in which they will be wanted. Reads only: what a run has to
+    /// write must not stand there before.
+    fn make_ready(&mut self) {
+        if !self.is_cached {
+            return;
+        }
+        for stretch in self.walk.stretches(self.walk.n_blocks() as u64) {
+            let part = stretch.blocks.start * BLOCK_WORDS..stretch.blocks.end * BLOCK_WORDS;
+            let (target, sources) = self.arrays.parts(n_arrays(self.op), part);
+            for array in [sources[0], sources[1], target] {
+                std::hint::black_box(self.kernels.read(array, 1));
+            }
+        }
+    }
+
     fn run(&mut self, amount: u64) {
         let Stream { op, stores, kernels, .. } = *self;
         self.last = (self.walk, amount);
@@ -325,8 +352,10 @@ mod tests {
     #[test]
     fn a_stream_that_does_nothing_is_found_out() {
         for mut stream in streams(4) {
-            stream.run(4);
+            stream.is_cached = true;
+            stream.run(5);
             assert!(stream.is_correct());
+            stream.make_ready();
             let nothing = Stream { sum: 0, pattern: stream.pattern + 1, ..stream };
             stream = nothing; // as if a run had been counted, and not made
             assert!(!stream.is_correct(), "{}", name(&stream));

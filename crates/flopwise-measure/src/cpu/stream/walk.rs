@@ -26,6 +26,11 @@ impl Walk {
         Walk { n_blocks, next_block: 0 }
     }
 
+    /// How many there are.
+    pub(super) fn n_blocks(&self) -> usize {
+        self.n_blocks
+    }
+
     /// The next `amount` blocks: to the end, round and round, and the rest.
     pub(super) fn stretches(&self, amount: u64) -> impl Iterator<Item = Stretch> + use<> {
         let Walk { n_blocks, next_block: first } = *self;
