@@ -1,8 +1,8 @@
 //! Bandwidth of every level, operation and kind of store, and the latency of every level.
 //!
 //! Not the command line tool: medians only, nothing stored. `memory 5` gives all experiments their
-//! turn five times, so that a neighbour disturbs all alike; `memory curve` walks over arrays of
-//! growing size and says how large the caches are.
+//! turn five times, so that a neighbour disturbs all alike; `memory 5 L3` only those whose name
+//! begins so; `memory curve` walks over arrays of growing size and says how large the caches are.
 #![allow(clippy::print_stdout)]
 
 use flopwise::machine::{MemoryLevel, MemoryOp, Stores};
@@ -112,7 +112,9 @@ fn main() {
         println!("{caveat}");
     }
     println!("{:?} nodes {:?}", cpu.host().caches, cpu.host().numa_nodes);
-    let experiments = experiments(&cpu);
+    let mut experiments = experiments(&cpu);
+    let wanted = std::env::args().nth(2).unwrap_or_default();
+    experiments.retain(|experiment| name(experiment.load).starts_with(&wanted));
     let mut all: Vec<Rates> = experiments.iter().map(|_| Rates::default()).collect();
     for _ in 0..n_rounds {
         for (experiment, rates) in experiments.iter().zip(&mut all) {
