@@ -38,6 +38,5 @@ pub use clock::timestamp;
 pub use cpu::Cpu;
 pub use measure::{Progress, measure, measure_until};
 pub use curve::{CurveLevel, curve_sizes, levels_of_curve, note_measured_sizes};
-pub use measure::{Progress, measure};
 pub use mock::{Mock, MockRates};
 pub use plan::{GemmShape, GemmWish, Multipliers, Plan, StreamWish, Threads, Wish};

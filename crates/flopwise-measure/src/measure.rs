@@ -10,7 +10,7 @@ use crate::plan::{Plan, Wish};
 use crate::record::{Series, add, label};
 use crate::sample::{Triple, sampled};
 use crate::steps::{Purpose, Step, steps};
-use flopwise::machine::{ComputeKind, Host, LibraryFound, MemoryLevel, Probe, Profile, SCHEMA};
+use flopwise::machine::{ComputeKind, Host, MemoryLevel, Probe, Profile, SCHEMA};
 use flopwise::units::FlopsPerSec;
 
 /// No experiment takes more slices, whatever its machine says about time.
@@ -74,12 +74,6 @@ pub fn measure_until(
     let host = Host { measured_at: plan.measured_at.clone(), ..machine.host() };
     let steps = steps(plan, &abilities, host.logical_cpus.max(1));
     let mut profile = empty(host, machine.caveats());
-    let libraries = abilities.libraries.iter().map(|found| LibraryFound {
-        name: found.library.name().to_owned(),
-        version: found.version.clone(),
-        path: found.path.clone(),
-    });
-    profile.machine.libraries = libraries.collect();
     note_missing_formats(&mut profile, plan, &abilities);
     let mut findings = Findings::default();
     let mut n_done = 0;

@@ -6,6 +6,7 @@ mod workers;
 
 mod chase;
 mod gemm;
+mod libraries;
 mod peak;
 mod stream;
 
@@ -16,13 +17,17 @@ mod words;
 
 mod os;
 
-use crate::bench::{Abilities, Bench, Experiment, Library, Load, Setup, Slice, Unmeasurable};
+use crate::bench::{
+    Abilities, Bench, Experiment, GemmLoad, LibraryAbility, Load, Setup, Slice, Unmeasurable,
+};
 use crate::clock::HAS_ADD_CHAIN;
 use crate::host;
 use caches::Caches;
-use flopwise::machine::{Host, MemoryLevel};
+use flopwise::machine::{Host, LibraryFound, MemoryLevel};
+use libraries::Surroundings;
 use nodes::Node;
 use places::Room;
+use std::path::PathBuf;
 use std::time::Instant;
 use workers::{Build, Which, Workers};
 
@@ -50,6 +55,31 @@ pub struct Cpu {
     nodes: Vec<Node>,
     clock_amount: u64,
     current: Option<Prepared>,
+    /// Who multiplies matrices, our own kernels first.
+    backends: Vec<Box<dyn Backend>>,
+    /// What was wrong with libraries.
+    library_caveats: Vec<String>,
+}
+
+/// Who multiplies matrices on the workers: the kernels of this crate, or a library.
+trait Backend: Send {
+    /// Who it is and what it multiplies.
+    fn ability(&self) -> LibraryAbility;
+    /// Makes ready what a load asks for.
+    fn runnable(&self, load: GemmLoad, n_threads: usize) -> Result<Runnable, Unmeasurable>;
+}
+
+/// The kernels of this crate.
+struct BuiltIn;
+
+impl Backend for BuiltIn {
+    fn ability(&self) -> LibraryAbility {
+        gemm::ability()
+    }
+
+    fn runnable(&self, load: GemmLoad, n_threads: usize) -> Result<Runnable, Unmeasurable> {
+        gemm::runnable(load, n_threads)
+    }
 }
 
 /// What a module makes of a load: a kernel for each thread, to be built on it, and what it is.
@@ -65,12 +95,14 @@ struct Runnable {
 #[derive(Clone, Copy)]
 struct Prepared {
     n_threads: usize,
+    /// Workers that hold a kernel; fewer than threads where a kernel has threads of its own.
+    n_workers: usize,
     amount: u64,
 }
 
 impl Cpu {
     /// Starts one thread on each processor that affinity and cgroup quota allow, pinned where the
-    /// system can; the calling thread stays free.
+    /// system can; the calling thread stays free. Matrices are multiplied by our own kernels only.
     #[must_use]
     pub fn new() -> Cpu {
         let quota = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -83,7 +115,44 @@ impl Cpu {
         let clock_amount =
             calibrate(CLOCK_SLICE_S, &mut |amount| workers.run(Which::Clock, 1, amount));
         let (caches, nodes) = (Caches::detect(&cpus), nodes::detect());
-        Cpu { workers, cpus, n_logical_cpus, caches, nodes, clock_amount, current: None }
+        Cpu {
+            workers,
+            cpus,
+            n_logical_cpus,
+            caches,
+            nodes,
+            clock_amount,
+            current: None,
+            backends: vec![Box::new(BuiltIn)],
+            library_caveats: Vec::new(),
+        }
+    }
+
+    /// The same, and every library that multiplies matrices: OpenBLAS, BLIS, MKL, oneDNN and
+    /// Accelerate where the loader, vendors and the active Python keep them, and the files and
+    /// folders `named`, which come first. Each is loaded and tried, in about a second in all; what
+    /// was wrong with one is a caveat.
+    ///
+    /// ```no_run
+    /// use flopwise_measure::{Bench, Cpu};
+    /// let cpu = Cpu::with_libraries(&["/opt/blas/libopenblas.so".into()]);
+    /// for library in cpu.abilities().libraries {
+    ///     println!("{} {}", library.library.name(), library.version);
+    /// }
+    /// ```
+    #[must_use]
+    pub fn with_libraries(named: &[PathBuf]) -> Cpu {
+        let mut cpu = Cpu::new();
+        let surroundings = Surroundings {
+            cpus: cpu.cpus.clone(),
+            n_logical_cpus: cpu.n_logical_cpus,
+            cache_bytes: host::last_level_cache_bytes(&cpu.cpus),
+            memory_bytes: host::available_memory_bytes(),
+        };
+        let (backends, caveats) = libraries::find(named, &surroundings);
+        cpu.backends.extend(backends);
+        cpu.library_caveats = caveats;
+        cpu
     }
 
     fn current(&self) -> Prepared {
@@ -100,16 +169,13 @@ impl Cpu {
         let n_threads = experiment.n_threads as usize;
         match experiment.load {
             Load::Peak(load) => peak::runnable(load, n_threads),
-            Load::Gemm(load) => match load.library {
-                Library::BuiltIn => gemm::runnable(load, n_threads),
-                Library::OpenBlas
-                | Library::Blis
-                | Library::Mkl
-                | Library::OneDnn
-                | Library::Accelerate => {
-                    Err(Unmeasurable(format!("{} is not here", load.library.name())))
+            Load::Gemm(load) => {
+                let mut backends = self.backends.iter();
+                match backends.find(|backend| backend.ability().library == load.library) {
+                    Some(backend) => backend.runnable(load, n_threads),
+                    None => Err(Unmeasurable(format!("{} is not here", load.library.name()))),
                 }
-            },
+            }
             Load::Stream(load) => stream::runnable(load, self.room(n_threads)),
             Load::Chase(place) => chase::runnable(place, self.room(n_threads)),
         }
@@ -124,10 +190,17 @@ impl Default for Cpu {
 
 impl Bench for Cpu {
     fn host(&self) -> Host {
+        let abilities = self.backends.iter().map(|backend| backend.ability());
+        let libraries = abilities.map(|ability| LibraryFound {
+            name: ability.library.name().to_owned(),
+            version: ability.version,
+            path: ability.path,
+        });
         let n_nodes = nodes::of_cpus(&self.nodes, &self.cpus).len() as u32;
         Host {
             caches: self.caches.listed(),
             numa_nodes: (0 < n_nodes).then_some(n_nodes),
+            libraries: libraries.collect(),
             ..host::host(self.n_logical_cpus as u32, peak::widest_isa())
         }
     }
@@ -135,7 +208,7 @@ impl Bench for Cpu {
     fn abilities(&self) -> Abilities {
         Abilities {
             peaks: peak::abilities(),
-            libraries: vec![gemm::ability()],
+            libraries: self.backends.iter().map(|backend| backend.ability()).collect(),
             levels: self.caches.levels().into_iter().chain([MemoryLevel::Dram]).collect(),
             has_non_temporal_stores: stream::has_non_temporal_stores(),
         }
@@ -154,6 +227,7 @@ impl Bench for Cpu {
         caveats.extend(sizes.into_iter().find_map(|size| size.doubt));
         caveats.extend(words::page_caveat());
         caveats.extend(nodes::caveat(&nodes::of_cpus(&self.nodes, &self.cpus)));
+        caveats.extend(self.library_caveats.iter().cloned());
         caveats
     }
 
@@ -169,30 +243,37 @@ impl Bench for Cpu {
         }
         let runnable = self.runnable(experiment)?;
         let Runnable { builds, backend, instruction, chains, array_bytes } = runnable;
+        let n_workers = builds.len();
         self.workers.build(builds)?;
         let amount =
-            calibrate(LOAD_SLICE_S, &mut |amount| self.workers.run(Which::Load, n_threads, amount));
-        self.current = Some(Prepared { n_threads, amount });
+            calibrate(LOAD_SLICE_S, &mut |amount| self.workers.run(Which::Load, n_workers, amount));
+        self.current = Some(Prepared { n_threads, n_workers, amount });
         let spent_s = called.elapsed().as_secs_f64();
         Ok(Setup { backend, instruction, chains, array_bytes, spent_s })
     }
 
     fn clock_slice(&mut self) -> Option<Slice> {
-        let n_threads = self.current().n_threads;
-        HAS_ADD_CHAIN.then(|| self.workers.run(Which::Clock, n_threads, self.clock_amount))
+        let Prepared { n_threads, n_workers, .. } = self.current();
+        if !HAS_ADD_CHAIN {
+            return None;
+        }
+        let slice = self.workers.run(Which::Clock, n_workers, self.clock_amount);
+        // A library's own threads wait for work spinning: a clock slice on their processors would
+        // be shared with them. All cores are taken to run at the caller's clock then.
+        Some(Slice { work: slice.work * n_threads as f64 / n_workers as f64, ..slice })
     }
 
     fn slice_on(&mut self, threads: &[u32]) -> Option<Slice> {
-        let Prepared { n_threads, amount, .. } = self.current();
+        let Prepared { n_workers, amount, .. } = self.current();
         let workers: Vec<usize> = threads.iter().map(|thread| *thread as usize).collect();
         let is_there =
-            self.workers.are_pinned() && workers.iter().all(|worker| *worker < n_threads);
+            self.workers.are_pinned() && workers.iter().all(|worker| *worker < n_workers);
         is_there.then(|| self.workers.run_on(Which::Load, &workers, amount))
     }
 
     fn load_slice(&mut self) -> Slice {
-        let Prepared { n_threads, amount } = self.current();
-        self.workers.run(Which::Load, n_threads, amount)
+        let Prepared { n_workers, amount, .. } = self.current();
+        self.workers.run(Which::Load, n_workers, amount)
     }
 }
 

@@ -39,13 +39,23 @@ pub(super) fn allowed_cpus() -> Option<Vec<usize>> {
 /// Confines the calling thread to one processor; whether that was done.
 #[cfg(target_os = "linux")]
 pub(super) fn pin_to(cpu: usize) -> bool {
-    if libc::CPU_SETSIZE as usize <= cpu {
+    confine_to(&[cpu])
+}
+
+/// Confines the calling thread, and those that it starts from now on, to these processors; whether
+/// that was done.
+#[cfg(target_os = "linux")]
+pub(super) fn confine_to(cpus: &[usize]) -> bool {
+    let capacity = libc::CPU_SETSIZE as usize;
+    if cpus.is_empty() || cpus.iter().any(|&cpu| capacity <= cpu) {
         return false;
     }
     // SAFETY: an all-zero `cpu_set_t` is the empty set.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: `cpu` is below the set's capacity.
-    unsafe { libc::CPU_SET(cpu, &mut set) };
+    for &cpu in cpus {
+        // SAFETY: `cpu` is below the set's capacity.
+        unsafe { libc::CPU_SET(cpu, &mut set) };
+    }
     // SAFETY: `set` is valid for its size; pid 0 is the calling thread, no other is affected.
     unsafe {
         libc::sched_setaffinity(0, std::mem::size_of::<libc::cpu_set_t>(), &raw const set) == 0
@@ -169,6 +179,12 @@ pub(super) fn allowed_cpus() -> Option<Vec<usize>> {
 /// Not done here.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn pin_to(_cpu: usize) -> bool {
+    false
+}
+
+/// Not done here.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn confine_to(_cpus: &[usize]) -> bool {
     false
 }
 
