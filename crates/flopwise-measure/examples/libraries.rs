@@ -10,7 +10,7 @@ use std::time::Instant;
 
 const EDGES: [u64; 3] = [512, 1024, 2048];
 /// Time for each figure, preparation not counted.
-const BUDGET_S: f64 = 0.5;
+const BUDGET_S: f64 = 0.3;
 
 fn main() {
     let named: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();

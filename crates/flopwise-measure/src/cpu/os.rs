@@ -110,11 +110,7 @@ pub(super) fn take_pages(n_bytes: usize) -> Option<NonNull<u8>> {
         }
         libc::munmap(start.wrapping_add(n_bytes).cast(), PAGE_BYTES - before);
     }
-    // SAFETY: advice on the part that stays; it changes no contents.
-    #[cfg(target_os = "linux")]
-    unsafe {
-        libc::madvise(start.cast(), n_bytes, libc::MADV_HUGEPAGE)
-    };
+    wish_for_huge_pages(start, n_bytes);
     NonNull::new(start)
 }
 
@@ -170,6 +166,28 @@ fn huge_page_bytes_in(smaps: &str, address: usize) -> Option<u64> {
     kibibytes.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1 << 10)
 }
 
+/// Processor time used so far, seconds.
+#[cfg(target_os = "linux")]
+pub(super) fn processor_s(whose: Whose) -> Option<f64> {
+    let clock = match whose {
+        Whose::Thread => libc::CLOCK_THREAD_CPUTIME_ID,
+        Whose::Process => libc::CLOCK_PROCESS_CPUTIME_ID,
+    };
+    // SAFETY: an all-zero `timespec` is a valid value.
+    let mut time: libc::timespec = unsafe { std::mem::zeroed() };
+    // SAFETY: `time` is valid for writes.
+    let status = unsafe { libc::clock_gettime(clock, &raw mut time) };
+    (status == 0).then_some(time.tv_sec as f64 + time.tv_nsec as f64 * 1e-9)
+}
+
+/// Asks for 2 MiB pages: a stream over 4 KiB pages measures page-table walks too. A wish that may
+/// be refused; the figures then say what 4 KiB pages reach.
+#[cfg(target_os = "linux")]
+pub(super) fn wish_for_huge_pages(start: *mut u8, n_bytes: usize) {
+    // SAFETY: advice on a mapped range owned by the caller; it changes no contents.
+    unsafe { libc::madvise(start.cast(), n_bytes, libc::MADV_HUGEPAGE) };
+}
+
 /// Unknown here.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn allowed_cpus() -> Option<Vec<usize>> {
@@ -193,6 +211,18 @@ pub(super) fn confine_to(_cpus: &[usize]) -> bool {
 pub(super) fn n_preemptions(_whose: Whose) -> Option<u64> {
     None
 }
+
+
+
+/// Unknown here.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn processor_s(_whose: Whose) -> Option<f64> {
+    None
+}
+
+/// Not done here.
+#[cfg(not(target_os = "linux"))]
+pub(super) fn wish_for_huge_pages(_start: *mut u8, _n_bytes: usize) {}
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {

@@ -16,6 +16,8 @@ const ROW_MAJOR: c_int = 101;
 const NOT_TRANSPOSED: c_int = 111;
 /// `CblasFixOffset` of MKL: one number is added to all of C.
 const FIXED_OFFSET: c_int = 173;
+/// `MKL_THREADING_SEQUENTIAL`.
+pub(super) const MKL_WITHOUT_THREADS: c_int = 1;
 /// `MKL_INTERFACE_LP64`: sizes have 32 bits.
 const MKL_SIZES_OF_32_BITS: c_int = 0;
 /// `BLAS_THREADING_MULTI_THREADED` and `BLAS_THREADING_SINGLE_THREADED` of Accelerate.
@@ -194,9 +196,13 @@ pub(super) fn mkl(
     if let Some(gemm) = unsafe { symbols.get::<MklGemmInt8>("cblas_gemm_s8u8s32") } {
         products.push((ElementFormat::Int8, Box::new(move |layout| mkl_int8(gemm, layout))));
     }
+    let has_threads = threading != Some(MKL_WITHOUT_THREADS);
     let set_threads: SetThreads = Box::new(move |n_threads| {
+        refuse_threads(has_threads, n_threads)?;
         // SAFETY: any positive number is allowed; it holds for the calling thread.
         unsafe { set_local(n_threads as c_int) };
+        // Products of 16-bit floats ask OpenMP alone (seen in MKL 2026.2).
+        symbols::set_openmp_threads(n_threads);
         Ok(())
     });
     Ok(Box::new(Blas { library: Library::Mkl, version, products, set_threads }))

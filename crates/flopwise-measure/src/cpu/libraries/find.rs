@@ -128,9 +128,16 @@ pub(super) fn candidates(places: &Places) -> (Vec<Candidate>, Vec<String>) {
     for folder in &places.folders {
         found.extend(in_folder(folder));
     }
-    let mut seen = BTreeSet::new();
-    // Links to one file are one library.
-    found.retain(|one| seen.insert(fs::canonicalize(&one.path).unwrap_or(one.path.clone())));
+    let mut files = BTreeSet::new();
+    let mut copies = BTreeSet::new();
+    // Links to one file are one library, and so are the copies that wheels put side by side.
+    found.retain(|one| {
+        let file = fs::canonicalize(&one.path).unwrap_or_else(|_| one.path.clone());
+        let n_bytes = fs::metadata(&file).map(|described| described.len()).ok();
+        let copy = (one.library, file.parent().map(Path::to_owned), n_bytes);
+        let is_new_copy = one.library.is_none() || copies.insert(copy);
+        files.insert(file) && is_new_copy
+    });
     (found, complaints)
 }
 

@@ -29,7 +29,7 @@ use symbols::Symbols;
 
 /// Ways to thread MKL that are tried in turn: its own choice, then GNU's OpenMP, then none, since
 /// the runtime that it wants may be missing, and it ends the process then.
-const MKL_THREADINGS: [Option<c_int>; 3] = [None, Some(3), Some(1)];
+const MKL_THREADINGS: [Option<c_int>; 3] = [None, Some(3), Some(cblas::MKL_WITHOUT_THREADS)];
 /// Where Accelerate is, whether or not a file is there to be seen.
 const ACCELERATE: &str = "/System/Library/Frameworks/Accelerate.framework/Accelerate";
 /// Taken for the last-level cache where the system does not say: larger than most.
@@ -79,6 +79,8 @@ pub(super) struct Surroundings {
 /// A library as a backend of the bench.
 struct Loaded {
     gemm: Arc<dyn GemmLibrary>,
+    /// Formats that it multiplies on several threads even when it is told to use one.
+    unruly: Vec<ElementFormat>,
     path: PathBuf,
     surroundings: Surroundings,
 }
@@ -110,7 +112,7 @@ fn find_in(places: &Places, surroundings: &Surroundings) -> (Vec<Box<dyn Backend
     });
     let n_threads = surroundings.n_logical_cpus;
     // All are tried before any is loaded: the children are then copies of a small process.
-    let mut chosen: Vec<(Candidate, Option<c_int>)> = Vec::new();
+    let mut chosen: Vec<(Candidate, Tried)> = Vec::new();
     let mut passed_over = Vec::new();
     for candidate in candidates {
         let is_chosen = |library| chosen.iter().any(|(one, _)| one.library == Some(library));
@@ -119,12 +121,12 @@ fn find_in(places: &Places, surroundings: &Surroundings) -> (Vec<Box<dyn Backend
             continue;
         }
         match try_candidate(&candidate, n_threads) {
-            Ok(threading) => chosen.push((candidate, threading)),
+            Ok(tried) => chosen.push((candidate, tried)),
             Err(reason) => caveats.push(format!("{}: {reason}", candidate.path.display())),
         }
     }
     let mut backends: Vec<Box<dyn Backend>> = Vec::new();
-    for (candidate, threading) in chosen {
+    for (candidate, Tried { threading, unruly }) in chosen {
         let Candidate { path, .. } = &candidate;
         match open(&candidate, threading) {
             Ok(gemm) if backends.iter().any(|one| one.ability().library == gemm.library()) => {
@@ -132,7 +134,8 @@ fn find_in(places: &Places, surroundings: &Surroundings) -> (Vec<Box<dyn Backend
             }
             Ok(gemm) => {
                 let (path, surroundings) = (path.clone(), surroundings.clone());
-                backends.push(Box::new(Loaded { gemm: gemm.into(), path, surroundings }));
+                let gemm = Arc::from(gemm);
+                backends.push(Box::new(Loaded { gemm, unruly, path, surroundings }));
             }
             Err(reason) => caveats.push(format!("{}: {reason}", path.display())),
         }
@@ -156,8 +159,15 @@ fn told_apart(passed_over: &[Candidate]) -> Option<String> {
     })
 }
 
-/// Loads and multiplies in a child process; how MKL's threads were had.
-fn try_candidate(candidate: &Candidate, n_threads: usize) -> Result<Option<c_int>, String> {
+/// What a trial found out.
+struct Tried {
+    /// How MKL's threads are had.
+    threading: Option<c_int>,
+    unruly: Vec<ElementFormat>,
+}
+
+/// Loads and multiplies in a child process.
+fn try_candidate(candidate: &Candidate, n_threads: usize) -> Result<Tried, String> {
     let threadings = match candidate.library {
         Some(Library::Mkl) | None => &MKL_THREADINGS[..],
         _ => &MKL_THREADINGS[..1],
@@ -167,10 +177,16 @@ fn try_candidate(candidate: &Candidate, n_threads: usize) -> Result<Option<c_int
         let tried = trial::in_child(&mut |step| {
             step("it is loaded");
             let library = open(candidate, threading)?;
-            product::try_once(&*library, n_threads, step)
+            let unruly = product::try_once(&*library, n_threads, step)?;
+            Ok(unruly.iter().map(|format| format.name()).collect::<Vec<_>>().join(" "))
         });
         match tried {
-            Ok(()) => return Ok(threading),
+            Ok(names) => {
+                let is_named =
+                    |format: &ElementFormat| names.split(' ').any(|name| name == format.name());
+                let unruly = ElementFormat::ALL.into_iter().filter(is_named).collect();
+                return Ok(Tried { threading, unruly });
+            }
             Err(reason) => first_reason = first_reason.or(Some(reason)),
         }
     }
@@ -217,6 +233,13 @@ impl Backend for Loaded {
 
     /// One worker calls the library, which has threads of its own.
     fn runnable(&self, load: GemmLoad, n_threads: usize) -> Result<Runnable, Unmeasurable> {
+        if n_threads == 1 && self.unruly.contains(&load.format) {
+            return Err(Unmeasurable(format!(
+                "{} multiplies {} on several threads even when it is told to use one",
+                load.library.name(),
+                load.format.name()
+            )));
+        }
         let order = order(load, n_threads, &self.surroundings)?;
         let gemm = Arc::clone(&self.gemm);
         let build: Build = Box::new(move || product::build(&gemm, &order));

@@ -5,20 +5,28 @@
 
 use super::operands::{Expected, Layout, Operands};
 use super::{GemmLibrary, Product};
-use crate::bench::Unmeasurable;
-use crate::cpu::os;
+use crate::bench::{ElementFormat, Unmeasurable};
+use crate::cpu::os::{self, Whose};
 use crate::cpu::workers::Kernel;
 use std::sync::Arc;
 use std::time::Instant;
 
 /// The piece of a product by whose time the whole one's is foreseen.
 const PIECE_EDGE: usize = 256;
+/// The piece is multiplied for so long, and at least so often: the shortest time counts, since a
+/// neighbour only ever makes one longer, and the first one starts threads and generates code.
+const PIECE_S: f64 = 0.1;
+const PIECE_PRODUCTS: u32 = 4;
 /// A product that would take longer is not tried: a sample needs several.
 const MAX_PRODUCT_S: f64 = 10.0;
 /// Nor is one that would take longer than this at so few operations a second that it is no kernel
 /// of this machine: a library's fallback for a format it has no instructions for.
-const MAX_SLOW_PRODUCT_S: f64 = 1.0;
-const SLOW_FLOPS_PER_S: f64 = 5e9;
+const MAX_SLOW_PRODUCT_S: f64 = 2.0;
+const SLOW_FLOPS_PER_S: f64 = 3e9;
+
+/// Processor time of a trial on one thread, and the share of it beyond which others worked too.
+const TRIAL_S: f64 = 0.02;
+const MAX_SHARE_OF_ONE: f64 = 1.2;
 
 /// What one experiment asks of a library.
 #[derive(Clone, Debug)]
@@ -52,8 +60,8 @@ fn build_widened(
     library: &dyn GemmLibrary,
     order: &Order,
 ) -> Result<Box<dyn Kernel>, Unmeasurable> {
+    refuse_endless(library, order.layout, order.n_threads)?;
     library.set_threads(order.n_threads)?;
-    refuse_endless(library, order.layout)?;
     let product = library.product(order.layout)?;
     let copies: Result<Vec<Operands>, Unmeasurable> =
         (0..order.n_copies).map(|_| Operands::new(order.layout)).collect();
@@ -72,29 +80,39 @@ fn build_widened(
     Ok(Box::new(repeated))
 }
 
-/// Multiplies a small piece twice and foresees the whole from the second: the first one starts
-/// threads and generates code.
-fn refuse_endless(library: &dyn GemmLibrary, layout: Layout) -> Result<(), Unmeasurable> {
+/// Multiplies a small piece on one thread and foresees the time of the whole on all: several
+/// threads on a busy machine wait for each other's time slices, which says nothing of the library.
+fn refuse_endless(
+    library: &dyn GemmLibrary,
+    layout: Layout,
+    n_threads: usize,
+) -> Result<(), Unmeasurable> {
+    if library.set_threads(1).is_err() {
+        return Ok(());
+    }
     let edge = |size: usize| size.min(PIECE_EDGE);
     let (m, n, k) = (edge(layout.m), edge(layout.n), edge(layout.k));
     let piece = Layout { m, n, k, ..layout };
     let mut operands = Operands::new(piece)?;
     let mut product = library.product(piece)?;
     let (a, b, c) = operands.pointers();
-    let mut seconds = 0.0;
-    for _ in 0..2 {
+    let begin = Instant::now();
+    let mut shortest_s = f64::INFINITY;
+    let mut n_products = 0;
+    while n_products < PIECE_PRODUCTS || begin.elapsed().as_secs_f64() < PIECE_S {
         let start = Instant::now();
         // SAFETY: matrices of this very layout.
         unsafe { product.multiply(a, b, c) };
-        seconds = start.elapsed().as_secs_f64();
+        shortest_s = shortest_s.min(start.elapsed().as_secs_f64());
+        n_products += 1;
     }
-    let rate = piece.n_operations() / seconds.max(1e-9);
-    let foreseen_s = layout.n_operations() / rate;
+    let rate = piece.n_operations() / shortest_s.max(1e-9);
+    let foreseen_s = layout.n_operations() / (rate * n_threads as f64);
     let is_fallback = rate < SLOW_FLOPS_PER_S && MAX_SLOW_PRODUCT_S < foreseen_s;
     if MAX_PRODUCT_S < foreseen_s || is_fallback {
         return Err(Unmeasurable(format!(
-            "{} reaches {:.2} GFLOP/s here at {m}x{n}x{k}: one product of this shape would take \
-             {foreseen_s:.0} s",
+            "{} reaches {:.2} GFLOP/s on one thread at {m}x{n}x{k}: one product of this shape would \
+             take {foreseen_s:.1} s",
             library.library().name(),
             rate / 1e9
         )));
@@ -102,27 +120,49 @@ fn refuse_endless(library: &dyn GemmLibrary, layout: Layout) -> Result<(), Unmea
     Ok(())
 }
 
-/// Tries each format once, on small matrices; meant for a child process.
+/// Tries each format on small matrices, on one thread and then on all; meant for a child process.
+/// Tells the formats for which the library used more threads than the one it was told to.
 pub(super) fn try_once(
     library: &dyn GemmLibrary,
     n_threads: usize,
     step: &mut dyn FnMut(&str),
-) -> Result<(), String> {
-    for format in library.formats() {
-        for n_threads in [1, n_threads] {
-            step(&format!("multiplying {} on {n_threads} threads", format.name()));
+) -> Result<Vec<ElementFormat>, String> {
+    let mut unruly = Vec::new();
+    let told = |error: Unmeasurable| error.to_string();
+    // One thread first: threads that were started wait for work spinning, and count as used.
+    for n_threads in [1, n_threads] {
+        for format in library.formats() {
+            step(&format!("it multiplies {} with thread count {n_threads}", format.name()));
             if library.set_threads(n_threads).is_err() {
                 continue; // it says so when it is asked for
             }
-            let layout = Layout { format, m: 96, n: 80, k: 64, padding: 0 };
-            let mut operands = Operands::new(layout).map_err(|error| error.to_string())?;
-            let mut product = library.product(layout).map_err(|error| error.to_string())?;
+            let (m, n, k) = (PIECE_EDGE, PIECE_EDGE, PIECE_EDGE);
+            let layout = Layout { format, m, n, k, padding: 0 };
+            let mut operands = Operands::new(layout).map_err(told)?;
+            let mut product = library.product(layout).map_err(told)?;
             let (a, b, c) = operands.pointers();
             // SAFETY: matrices of this very layout.
-            unsafe { product.multiply(a, b, c) };
+            let mut multiply = || unsafe { product.multiply(a, b, c) };
+            multiply();
+            if n_threads == 1 && MAX_SHARE_OF_ONE < processors_used(&mut multiply) {
+                unruly.push(format);
+            }
         }
     }
-    Ok(())
+    Ok(unruly)
+}
+
+/// Processor time of the process over that of this thread while it works; 1 where neither is known.
+fn processors_used(work: &mut dyn FnMut()) -> f64 {
+    let times = || os::processor_s(Whose::Process).zip(os::processor_s(Whose::Thread));
+    let Some((process_before, thread_before)) = times() else { return 1.0 };
+    loop {
+        work();
+        let Some((process, thread)) = times() else { return 1.0 };
+        if TRIAL_S < thread - thread_before {
+            return (process - process_before) / (thread - thread_before);
+        }
+    }
 }
 
 /// The product, over and over.
@@ -272,10 +312,10 @@ mod tests {
     fn a_product_that_would_take_too_long_is_refused() {
         let slow = Loops { wrong_from: u32::MAX, delay_s: 0.01 };
         let layout = |edge: usize| Layout { m: edge, n: edge, k: edge, ..order(1, 1).layout };
-        // 4 x 4 x 4 in 10 ms: 640 in 41 s, 8 in 80 ms. The piece is cut at its edge of 256.
-        assert!(refuse_endless(&slow, layout(8)).is_ok());
+        // 8 x 8 x 8 is its own piece; of the other a piece of 256 rows takes 10 ms.
+        assert!(refuse_endless(&slow, layout(8), 1).is_ok());
         let endless = Layout { m: 1 << 40, n: 1, k: 1, ..order(1, 1).layout };
-        let reason = refuse_endless(&slow, endless).unwrap_err().to_string();
+        let reason = refuse_endless(&slow, endless, 2).unwrap_err().to_string();
         assert!(reason.contains("at 256x1x1: one product of this shape would take"), "{reason}");
     }
 
@@ -284,6 +324,42 @@ mod tests {
         let mut steps = Vec::new();
         let library = loops(u32::MAX, 0.0);
         try_once(&*library, 2, &mut |step| steps.push(step.to_owned())).unwrap();
-        assert_eq!(steps, ["multiplying fp32 on 1 threads", "multiplying fp32 on 2 threads"]);
+        let step = |n: usize| format!("it multiplies fp32 with thread count {n}");
+        assert_eq!(steps, [step(1), step(2)]);
+    }
+
+    /// In a child process, since the threads of other tests would count here.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn threads_beside_the_caller_s_are_noticed() {
+        use crate::cpu::libraries::trial::in_child;
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let check = |n_others: usize, expected: bool| {
+            let found = in_child(&mut |_step| {
+                let done = AtomicBool::new(false);
+                let is_done = || done.load(Ordering::Relaxed);
+                let used = std::thread::scope(|scope| {
+                    for _ in 0..n_others {
+                        scope.spawn(|| {
+                            while !is_done() {
+                                std::hint::spin_loop();
+                            }
+                        });
+                    }
+                    let used = processors_used(&mut || {
+                        (0..10_000).for_each(|_| std::hint::spin_loop());
+                        if 0 < n_others {
+                            std::thread::yield_now(); // the others may share this processor
+                        }
+                    });
+                    done.store(true, Ordering::Relaxed);
+                    used
+                });
+                Ok((MAX_SHARE_OF_ONE < used).to_string())
+            });
+            assert_eq!(found, Ok(expected.to_string()), "{n_others} others");
+        };
+        check(0, false);
+        check(2, true);
     }
 }

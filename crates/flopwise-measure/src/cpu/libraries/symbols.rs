@@ -2,7 +2,7 @@
 //!
 //! Not here: what the functions do.
 
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, c_char, c_int};
 use std::path::Path;
 
 /// SciPy's builds of OpenBLAS call every function `scipy_...`.
@@ -20,6 +20,9 @@ const COMPANIONS: [&str; 7] = [
     "libirng.so",
     "libtbb.so.12",
 ];
+
+/// The runtimes of Intel's, LLVM's and GNU's OpenMP.
+const OPENMP: [&str; 3] = ["libiomp5.so", "libomp.so", "libgomp.so.1"];
 
 /// A library that stays loaded until the process ends: its threads do not end before it.
 #[derive(Clone, Copy)]
@@ -49,6 +52,34 @@ pub(super) fn load(path: &Path) -> Result<Symbols, String> {
         open(path)
     })?;
     Ok(Symbols { library: forget(library), prefix: "", suffix: "" })
+}
+
+/// Sets the threads of every OpenMP runtime in this process, for the calling thread's next parallel
+/// regions: libraries load one by themselves, and some ask it alone.
+pub(super) fn set_openmp_threads(n_threads: usize) {
+    for library in OPENMP.into_iter().filter_map(already_loaded) {
+        // SAFETY: the type in `omp.h`; any positive number is allowed.
+        unsafe {
+            if let Ok(set) = library.get::<unsafe extern "C" fn(c_int)>("omp_set_num_threads") {
+                set(n_threads as c_int);
+            }
+        }
+    }
+}
+
+/// A library that is in this process already.
+#[cfg(target_os = "linux")]
+fn already_loaded(name: &str) -> Option<libloading::Library> {
+    use libloading::os::unix;
+    // SAFETY: nothing is loaded, so nothing runs.
+    let library = unsafe { unix::Library::open(Some(name), unix::RTLD_NOW | libc::RTLD_NOLOAD) };
+    library.ok().map(Into::into)
+}
+
+/// Not asked here.
+#[cfg(not(target_os = "linux"))]
+fn already_loaded(_name: &str) -> Option<libloading::Library> {
+    None
 }
 
 fn forget(library: libloading::Library) -> &'static libloading::Library {

@@ -14,12 +14,15 @@ const MAX_SECONDS: u32 = 20;
 /// Tells what is done next, so that a crash can be named.
 pub(super) type Step<'a> = &'a mut dyn FnMut(&str);
 
-/// Does `work` where it can do no harm.
+/// What is done in the child: it finds something out, in one line.
+pub(super) type Work<'a> = &'a mut dyn FnMut(Step) -> Result<String, String>;
+
+/// Does `work` where it can do no harm, and hands on what it found out.
 ///
 /// # Errors
 /// What `work` says, or how it ended its process.
 #[cfg(target_os = "linux")]
-pub(super) fn in_child(work: &mut dyn FnMut(Step) -> Result<(), String>) -> Result<(), String> {
+pub(super) fn in_child(work: Work) -> Result<String, String> {
     let mut ends = [0i32; 2];
     // SAFETY: room for two descriptors.
     if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) } != 0 {
@@ -47,25 +50,25 @@ pub(super) fn in_child(work: &mut dyn FnMut(Step) -> Result<(), String>) -> Resu
     verdict(&said, status)
 }
 
-/// Nothing is tried here.
+/// Nothing is tried here, and nothing found out.
 #[cfg(not(target_os = "linux"))]
-pub(super) fn in_child(_work: &mut dyn FnMut(Step) -> Result<(), String>) -> Result<(), String> {
-    Ok(())
+pub(super) fn in_child(_work: Work) -> Result<String, String> {
+    Ok(String::new())
 }
 
-/// Lines: steps, then `ok` or `error: ...`.
+/// Lines: steps, then `ok: ...` or `error: ...`.
 #[cfg(target_os = "linux")]
-fn verdict(said: &str, status: i32) -> Result<(), String> {
+fn verdict(said: &str, status: i32) -> Result<String, String> {
     let last = said.lines().last().unwrap_or_default();
     if let Some(reason) = last.strip_prefix("error: ") {
         return Err(reason.to_owned());
     }
-    let is_done = last == "ok" && libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0;
-    if is_done {
-        return Ok(());
+    let found = last.strip_prefix("ok: ");
+    if let (Some(found), true) = (found, libc::WIFEXITED(status)) {
+        return Ok(found.to_owned());
     }
     let step = match last {
-        "" | "ok" => "",
+        step if step.is_empty() || found.is_some() => "",
         step => &format!(" while {step}"),
     };
     if !libc::WIFSIGNALED(status) {
@@ -91,7 +94,7 @@ fn read_to_end(descriptor: i32) -> String {
 
 /// The child's life: silent, limited in time, without a core file.
 #[cfg(target_os = "linux")]
-fn be_child(write_end: i32, work: &mut dyn FnMut(Step) -> Result<(), String>) -> ! {
+fn be_child(write_end: i32, work: Work) -> ! {
     let say = |text: &str| {
         let line = format!("{text}\n");
         // SAFETY: the text is as long as it says; a parent that is gone needs no answer.
@@ -112,7 +115,7 @@ fn be_child(write_end: i32, work: &mut dyn FnMut(Step) -> Result<(), String>) ->
     let done =
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&mut |step| say(step))));
     match done {
-        Ok(Ok(())) => say("ok"),
+        Ok(Ok(found)) => say(&format!("ok: {found}")),
         Ok(Err(reason)) => say(&format!("error: {}", reason.replace('\n', " "))),
         Err(_) => say("error: could not be tried"),
     }
@@ -126,39 +129,41 @@ mod tests {
 
     #[test]
     fn a_child_s_end_is_told() {
-        let check = |work: &mut dyn FnMut(Step) -> Result<(), String>, expected: &str| {
-            assert_eq!(in_child(work).err().unwrap_or_default(), expected);
+        let check = |work: Work, expected: Result<&str, &str>| {
+            let found = in_child(work);
+            assert_eq!(found.as_deref().map_err(String::as_str), expected);
         };
-        check(&mut |_| Ok(()), "");
-        check(&mut |_| Err("has no cblas_sgemm\nat all".to_owned()), "has no cblas_sgemm at all");
+        check(&mut |_| Ok(String::new()), Ok(""));
+        check(&mut |_| Ok("bf16 int8".to_owned()), Ok("bf16 int8"));
+        check(&mut |_| Err("has no name\nat all".to_owned()), Err("has no name at all"));
         // SAFETY: in the child, which may die.
-        check(&mut |_| unsafe { libc::abort() }, "crashes (signal 6)");
+        check(&mut |_| unsafe { libc::abort() }, Err("crashes (signal 6)"));
         check(
             &mut |step| {
-                step("loading it");
-                step("multiplying int8");
+                step("it is loaded");
+                step("it multiplies int8");
                 // SAFETY: as above.
                 unsafe { libc::raise(libc::SIGSEGV) };
-                Ok(())
+                Ok(String::new())
             },
-            "crashes while multiplying int8 (signal 11)",
+            Err("crashes while it multiplies int8 (signal 11)"),
         );
         check(
             &mut |step| {
-                step("loading it");
+                step("it is loaded");
                 // SAFETY: as above.
                 unsafe { libc::_exit(2) }
             },
-            "ends its process while loading it",
+            Err("ends its process while it is loaded"),
         );
         check(
             &mut |_| {
                 // SAFETY: as above; the alarm that would come after some seconds, at once.
                 unsafe { libc::raise(libc::SIGALRM) };
-                Ok(())
+                Ok(String::new())
             },
-            "does not end within 20 s",
+            Err("does not end within 20 s"),
         );
-        check(&mut |_| panic!("odd"), "could not be tried");
+        check(&mut |_| panic!("odd"), Err("could not be tried"));
     }
 }

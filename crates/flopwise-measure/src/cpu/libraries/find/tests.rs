@@ -59,6 +59,9 @@ fn files_are_found_once_and_what_the_user_named_comes_first() {
     let folder = Folder::new("order");
     let real = folder.file("system/libopenblas-r0.so", "");
     std::os::unix::fs::symlink(&real, folder.0.join("system/libopenblas.so")).unwrap();
+    folder.file("wheel/libdnnl.so", "library");
+    folder.file("wheel/libdnnl.so.3", "library");
+    folder.file("wheel/libdnnl.so.2", "another library");
     let flavour = folder.file("system/blis-pthread/libblis.so.4", "");
     folder.file("system/readme.txt", "");
     let named = folder.file("own/libdnnl.so", "");
@@ -67,7 +70,7 @@ fn files_are_found_once_and_what_the_user_named_comes_first() {
     fs::create_dir(folder.0.join("empty")).unwrap();
     let places = Places {
         named: vec![odd.clone(), named.clone(), missing.clone(), folder.0.join("empty")],
-        folders: vec![folder.0.join("none"), folder.0.join("system"), folder.0.join("own")],
+        folders: ["none", "system", "own", "wheel"].map(|name| folder.0.join(name)).to_vec(),
     };
     let (found, complaints) = candidates(&places);
     let expected = [
@@ -75,6 +78,8 @@ fn files_are_found_once_and_what_the_user_named_comes_first() {
         (Some(Library::OneDnn), named),
         (Some(Library::OpenBlas), real),
         (Some(Library::Blis), flavour),
+        (Some(Library::OneDnn), folder.0.join("wheel/libdnnl.so")),
+        (Some(Library::OneDnn), folder.0.join("wheel/libdnnl.so.2")),
     ];
     let expected = expected.map(|(library, path)| Candidate { library, path });
     assert_eq!(found, expected);
