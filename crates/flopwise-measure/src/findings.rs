@@ -6,6 +6,7 @@
 use crate::bench::{
     Abilities, ElementFormat, Experiment, Load, PeakLoad, Place, Values, latency_cycles,
 };
+use crate::curve::{levels_of_curve, note_measured_sizes};
 use crate::record::Series;
 use crate::sample::{per_cycle, sampled};
 use flopwise::machine::{
@@ -83,6 +84,9 @@ impl Findings {
                     f64::from(ability.ops_per_instruction)
                 ),
             });
+        }
+        if !self.curve.is_empty() {
+            note_measured_sizes(&mut profile.machine.caches, &levels_of_curve(&self.curve));
         }
         let kept = self.n_clean as f64 / self.n_taken.max(1) as f64;
         if 0 < self.n_taken && kept < TOO_BUSY {

@@ -14,6 +14,7 @@
 //! ```
 
 mod findings;
+mod cliffs;
 mod measure;
 mod record;
 mod steps;
@@ -34,6 +35,7 @@ pub use bench::{
     Outcome, PeakAbility, PeakLoad, Place, Setup, Slice, StreamLoad, Unmeasurable, Values,
     latency_cycles,
 };
+pub use cliffs::cliff_notes;
 pub use clock::timestamp;
 pub use cpu::Cpu;
 pub use measure::{Progress, measure, measure_until};

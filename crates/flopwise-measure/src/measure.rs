@@ -5,6 +5,7 @@
 //! the slices, so a mock machine makes the whole run exact.
 
 use crate::bench::{Bench, Experiment, Load, Mix, Outcome, PeakLoad, Place, Slice, Unmeasurable};
+use crate::cliffs::cliff_notes;
 use crate::findings::{self, Findings, SHARED_CORE};
 use crate::plan::{Plan, Wish};
 use crate::record::{Series, add, label};
@@ -114,6 +115,8 @@ pub fn measure_until(
     findings.conclude(&mut profile, &abilities);
     findings::relate_to_roofs(&mut profile);
     findings::note_doubts(&mut profile);
+    let cliffs = cliff_notes(&profile);
+    profile.notes.extend(cliffs);
     profile
 }
 

@@ -6,11 +6,13 @@ use crate::bench::{
     Abilities, ElementFormat, Experiment, GemmLoad, Library, Load, Mix, PeakAbility, PeakLoad,
     Place, StreamLoad, Values,
 };
+use crate::curve::curve_sizes;
 use crate::plan::{GemmWish, Multipliers, Plan, StreamWish, Threads, Wish};
 use flopwise::machine::{MemoryLevel, Stores};
 
-/// Sizes over which the latency of loads is measured: 2^n and 1.5 x 2^n bytes.
-const CURVE_BYTES: std::ops::RangeInclusive<u32> = 12..=27;
+/// The latency of loads is measured over sizes up to this one: more than the last-level cache that one
+/// thread reaches on any processor of today but a few.
+const CURVE_BYTES: u64 = 192 << 20;
 /// The first experiment on all threads also shows how far the clock falls under load.
 const SUSTAINED_TIMES: f64 = 5.0;
 
@@ -187,7 +189,10 @@ fn latency(plan: &Plan, abilities: &Abilities) -> Vec<Step> {
     };
     let levels = abilities.levels.iter();
     let levels = levels.map(|level| step(Place::Level(*level), Purpose::Rate));
-    let sizes = CURVE_BYTES.flat_map(|power| [1u64 << power, 3u64 << (power - 1)]);
-    let curve = sizes.map(|bytes| step(Place::Bytes(bytes), Purpose::Curve));
+    let sizes = curve_sizes(CURVE_BYTES).into_iter();
+    let curve = sizes.map(|bytes| Step {
+        budget_s: plan.probe_budget_s / 2.0,
+        ..step(Place::Bytes(bytes), Purpose::Curve)
+    });
     levels.chain(curve).collect()
 }
