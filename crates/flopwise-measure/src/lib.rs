@@ -13,8 +13,8 @@
 //! assert_eq!(profile.peak("fp32").unwrap().to_string(), "256 GFLOP/s");
 //! ```
 
-mod findings;
 mod cliffs;
+mod findings;
 mod measure;
 mod record;
 mod steps;
@@ -38,7 +38,7 @@ pub use bench::{
 pub use cliffs::cliff_notes;
 pub use clock::timestamp;
 pub use cpu::Cpu;
-pub use measure::{Progress, measure, measure_until};
 pub use curve::{CurveLevel, curve_sizes, levels_of_curve, note_measured_sizes};
+pub use measure::{Progress, measure, measure_until};
 pub use mock::{Mock, MockRates};
 pub use plan::{GemmShape, GemmWish, Multipliers, Plan, StreamWish, Threads, Wish};

@@ -146,7 +146,7 @@ impl Cpu {
         let surroundings = Surroundings {
             cpus: cpu.cpus.clone(),
             n_logical_cpus: cpu.n_logical_cpus,
-            cache_bytes: host::last_level_cache_bytes(&cpu.cpus),
+            cache_bytes: cpu.caches.last_level_bytes(&cpu.cpus, cpu.n_logical_cpus),
             memory_bytes: host::available_memory_bytes(),
         };
         let (backends, caveats) = libraries::find(named, &surroundings);

@@ -212,8 +212,6 @@ pub(super) fn n_preemptions(_whose: Whose) -> Option<u64> {
     None
 }
 
-
-
 /// Unknown here.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn processor_s(_whose: Whose) -> Option<f64> {
