@@ -179,7 +179,8 @@ pub enum Values {
     Ordinary,
     /// Zeros.
     Zero,
-    /// Subnormal factors and sums.
+    /// Subnormal factors and sums. Nothing is set to flush them to zero while they are multiplied;
+    /// the products of bfloat16 flush them by definition.
     Subnormal,
     /// Infinities.
     Infinite,

@@ -156,7 +156,8 @@ fn right_factor(arithmetic: Arithmetic, values: Values, idx: usize) -> u64 {
     }
 }
 
-/// What a sum begins with: a value of its own, a multiple of 2^-8.
+/// What a sum begins with: a value of its own. That of a float is a multiple of 2^-15 but none of
+/// 2^-14, in which the sums of several products move, so that they never come to rest at zero.
 fn start(arithmetic: Arithmetic, values: Values, register_idx: usize, sum_idx: usize) -> u64 {
     let number = arithmetic.sum();
     match values {
@@ -164,7 +165,8 @@ fn start(arithmetic: Arithmetic, values: Values, register_idx: usize, sum_idx: u
         Values::Subnormal => 1 + register_idx as u64,
         Values::Ordinary | Values::Infinite | Values::NotANumber if number.is_float() => {
             // Horner multiplies its sum, and infinity times zero is no infinity.
-            number.bits(1.0 + register_idx as f64 / 8.0 + sum_idx as f64 / 256.0)
+            let own = register_idx as f64 / 8.0 + sum_idx as f64 / 256.0;
+            number.bits(1.0 + own + 2f64.powi(-15))
         }
         Values::Ordinary | Values::Infinite | Values::NotANumber => {
             number.bits((1_000_003 * register_idx + 7919 * sum_idx) as f64)
@@ -189,6 +191,11 @@ mod tests {
             assert!((pair + 2f64.powi(-14)).abs() < 1e-15, "{arithmetic:?}");
             for part in [product(0), product(1), pair] {
                 assert!((part * 65536.0).fract().abs() < 1e-15, "{arithmetic:?}");
+            }
+            for (register_idx, sum_idx) in [(0, 0), (23, 15), (5, 255)] {
+                let start = start(arithmetic, Values::Ordinary, register_idx, sum_idx);
+                let n_pairs = arithmetic.sum().value(start) / 2f64.powi(-14);
+                assert!((n_pairs.fract() - 0.5).abs() < 1e-15, "comes to rest at zero");
             }
         };
         check(Arithmetic::PairBf16);

@@ -116,7 +116,9 @@ pub(super) fn abilities() -> Vec<PeakAbility> {
         has_add_mix: kernel.add_mix.is_some(),
         is_float: kernel.arithmetic.sum().is_float(),
     };
-    available(features()).into_iter().map(ability).collect()
+    let mut abilities: Vec<PeakAbility> = available(features()).into_iter().map(ability).collect();
+    abilities.sort_by_key(|ability| ability.format); // stable: the fastest stay first
+    abilities
 }
 
 /// The widest instruction set there are kernels for: that of FP32, which every processor has.
