@@ -1,6 +1,7 @@
 //! Who the machine is: names, memory and the clock its operating system claims.
 //!
-//! Not here: anything measured; caches and memory nodes (`cpu/caches.rs`, `cpu/nodes.rs`). What a system does not tell is `None`.
+//! Not here: anything measured; caches and memory nodes (`cpu/caches.rs`, `cpu/nodes.rs`). What a
+//! system does not tell is `None`.
 
 use flopwise::machine::Host;
 use flopwise::units::Hertz;

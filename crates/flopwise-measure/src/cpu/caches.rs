@@ -119,7 +119,8 @@ fn level(number: MemoryLevelNumber) -> Option<MemoryLevel> {
     }
 }
 
-/// In a folder as of `/sys/devices/system/cpu` (Linux, Documentation/ABI/testing/sysfs-devices-system-cpu).
+/// In a folder as of `/sys/devices/system/cpu` (Linux,
+/// Documentation/ABI/testing/sysfs-devices-system-cpu).
 fn caches_in(folder: &Path, cpus: &[usize]) -> Caches {
     let mut found = BTreeSet::new();
     for cpu in cpus {

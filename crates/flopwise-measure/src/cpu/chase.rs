@@ -107,8 +107,8 @@ impl Chase {
 }
 
 impl Kernel for Chase {
-    /// Loads all lines, not waiting for each, in the order of the walk: the first one wanted is then
-    /// the one used longest ago, as it is when the walk has gone round.
+    /// Loads all lines, not waiting for each, in the order of the walk: the first one wanted is
+    /// then the one used longest ago, as it is when the walk has gone round.
     fn make_ready(&mut self) {
         if !self.is_cached {
             return;

@@ -155,6 +155,41 @@ impl Cpu {
         cpu
     }
 
+    /// Makes reading the memory of another node, on one thread, the current experiment, as
+    /// [`prepare`](Bench::prepare) does; [`load_slice`](Bench::load_slice) then runs it. The figure
+    /// to lay beside it is that of reading main memory on one thread: its own node's.
+    ///
+    /// # Errors
+    /// [`Unmeasurable`]: the processors belong to one node, or the system does not tell.
+    pub fn prepare_remote_read(&mut self) -> Result<Setup, Unmeasurable> {
+        let called = Instant::now();
+        self.current = None;
+        let Some(there) = nodes::remote_cpu(&self.nodes, &self.cpus) else {
+            return Err(Unmeasurable(
+                "no processor of another memory node may be used, or none is known".to_owned(),
+            ));
+        };
+        let runnable = stream::remote_read(self.room(1), self.cpus[0], there)?;
+        self.start(runnable, 1, called)
+    }
+
+    /// Builds the kernels on the first workers and finds out how many rounds last a slice.
+    fn start(
+        &mut self,
+        runnable: Runnable,
+        n_threads: usize,
+        called: Instant,
+    ) -> Result<Setup, Unmeasurable> {
+        let Runnable { builds, backend, instruction, chains, array_bytes } = runnable;
+        let n_workers = builds.len();
+        self.workers.build(builds)?;
+        let amount =
+            calibrate(LOAD_SLICE_S, &mut |amount| self.workers.run(Which::Load, n_workers, amount));
+        self.current = Some(Prepared { n_threads, n_workers, amount });
+        let spent_s = called.elapsed().as_secs_f64();
+        Ok(Setup { backend, instruction, chains, array_bytes, spent_s })
+    }
+
     fn current(&self) -> Prepared {
         self.current.expect("an experiment is prepared before its slices")
     }
@@ -242,14 +277,7 @@ impl Bench for Cpu {
             )));
         }
         let runnable = self.runnable(experiment)?;
-        let Runnable { builds, backend, instruction, chains, array_bytes } = runnable;
-        let n_workers = builds.len();
-        self.workers.build(builds)?;
-        let amount =
-            calibrate(LOAD_SLICE_S, &mut |amount| self.workers.run(Which::Load, n_workers, amount));
-        self.current = Some(Prepared { n_threads, n_workers, amount });
-        let spent_s = called.elapsed().as_secs_f64();
-        Ok(Setup { backend, instruction, chains, array_bytes, spent_s })
+        self.start(runnable, n_threads, called)
     }
 
     fn clock_slice(&mut self) -> Option<Slice> {
@@ -371,6 +399,30 @@ mod tests {
             let load = Load::Chase(place);
             assert!(cpu.prepare(&Experiment { load, n_threads: 1 }).is_err(), "{load:?}");
         }
+    }
+
+    #[test]
+    fn memory_of_another_node_is_read_where_there_is_one() {
+        let mut cpu = Cpu::new();
+        let node = |number: u32, cpu: usize| Node {
+            number,
+            cpus: [cpu].into_iter().collect(),
+            memory_bytes: None,
+        };
+        // As if each processor were a node of its own.
+        cpu.nodes = (0..).zip(&cpu.cpus).map(|(number, &cpu)| node(number, cpu)).collect();
+        let n_nodes = cpu.nodes.len() as u32;
+        assert_eq!(cpu.host().numa_nodes, (0 < n_nodes).then_some(n_nodes));
+        let said = cpu.caveats().iter().any(|caveat| caveat.contains("memory nodes"));
+        assert_eq!(said, 1 < n_nodes);
+        let prepared = cpu.prepare_remote_read();
+        assert_eq!(prepared.is_ok(), 1 < n_nodes);
+        if let Ok(setup) = prepared {
+            assert!((1 << 20) < setup.array_bytes.unwrap());
+            assert_ne!(cpu.load_slice().outcome, Outcome::Wrong);
+        }
+        cpu.nodes.truncate(1);
+        assert!(cpu.prepare_remote_read().is_err());
     }
 
     #[test]

@@ -27,6 +27,18 @@ pub(super) fn of_cpus<'a>(nodes: &'a [Node], cpus: &[usize]) -> Vec<&'a Node> {
     nodes.iter().filter(|node| cpus.iter().any(|cpu| node.cpus.contains(cpu))).collect()
 }
 
+/// The first of `cpus` that belongs to another node than the first of all; `None` if all belong to
+/// one, or the system does not tell.
+pub(super) fn remote_cpu(nodes: &[Node], cpus: &[usize]) -> Option<usize> {
+    let first = cpus.first()?;
+    let own = nodes.iter().find(|node| node.cpus.contains(first))?;
+    let is_elsewhere = |cpu: &&usize| {
+        let mut others = nodes.iter().filter(|node| node.number != own.number);
+        others.any(|node| node.cpus.contains(cpu))
+    };
+    cpus.iter().find(is_elsewhere).copied()
+}
+
 /// What several nodes mean for the figures.
 pub(super) fn caveat(nodes: &[&Node]) -> Option<String> {
     if nodes.len() < 2 {
@@ -47,7 +59,8 @@ pub(super) fn caveat(nodes: &[&Node]) -> Option<String> {
     ))
 }
 
-/// In a folder as of `/sys/devices/system/node` (Linux, Documentation/ABI/stable/sysfs-devices-node).
+/// In a folder as of `/sys/devices/system/node` (Linux,
+/// Documentation/ABI/stable/sysfs-devices-node).
 fn nodes_in(folder: &Path) -> Vec<Node> {
     let entries = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
     let mut nodes: Vec<Node> = entries
@@ -125,6 +138,9 @@ mod tests {
         assert_eq!((nodes[0].memory_bytes, nodes[1].memory_bytes), (Some(24 << 10), None));
         let of = |cpus: &[usize]| of_cpus(&nodes, cpus).len();
         assert_eq!([of(&[]), of(&[1, 2]), of(&[3, 4]), of(&[9])], [0, 1, 2, 0]);
+        let remote = |cpus: &[usize]| remote_cpu(&nodes, cpus);
+        assert_eq!([remote(&[1, 2, 4, 5]), remote(&[5, 0])], [Some(4), Some(0)]);
+        assert_eq!([remote(&[]), remote(&[1, 2]), remote(&[9, 1]), remote(&[1, 9])], [None; 4]);
         assert_eq!(nodes_in(&folder), []);
         let said = caveat(&of_cpus(&nodes, &[0, 4])).unwrap();
         assert!(said.contains("2 memory nodes (node 0 has 0 GiB, node 1 has unknown memory)"));

@@ -62,6 +62,16 @@ pub(super) fn confine_to(cpus: &[usize]) -> bool {
     }
 }
 
+/// Does something on processor `there`, so that what it touches first lies near that one, and
+/// comes back to `here`; `None` if the thread could not be moved.
+pub(super) fn elsewhere<T>(there: usize, here: usize, make: impl FnOnce() -> T) -> Option<T> {
+    if !pin_to(there) {
+        return None;
+    }
+    let made = make();
+    pin_to(here).then_some(made)
+}
+
 /// Whose preemptions are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Whose {
@@ -237,6 +247,17 @@ mod tests {
         assert_eq!(pinned.join().unwrap(), [last]);
         assert_eq!(allowed_cpus().unwrap(), before);
         assert!(!pin_to(usize::MAX));
+    }
+
+    #[test]
+    fn a_thread_that_went_elsewhere_is_back() {
+        let cpus = allowed_cpus().unwrap();
+        let (here, there) = (cpus[0], cpus[cpus.len() - 1]);
+        let made = std::thread::spawn(move || {
+            let seen = elsewhere(there, here, || allowed_cpus().unwrap());
+            (seen, elsewhere(usize::MAX, here, || ()), allowed_cpus().unwrap())
+        });
+        assert_eq!(made.join().unwrap(), (Some(vec![there]), None, vec![here]));
     }
 
     #[test]

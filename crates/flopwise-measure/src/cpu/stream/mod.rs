@@ -12,6 +12,7 @@ mod aarch64;
 mod x86;
 
 use super::Runnable;
+use super::os;
 use super::places::{self, Room};
 use super::words::Words;
 use super::workers::{Build, Kernel};
@@ -75,6 +76,29 @@ pub(super) fn runnable(load: StreamLoad, room: Room<'_>) -> Result<Runnable, Unm
     };
     Ok(Runnable {
         builds: (0..room.n_threads).map(|_| build_one()).collect(),
+        backend: kernels.backend.to_owned(),
+        instruction: None,
+        chains: None,
+        array_bytes: Some((n_blocks * BLOCK_BYTES) as u64),
+    })
+}
+
+/// Reading on one thread, on processor `here`, what was touched first on processor `there`.
+pub(super) fn remote_read(
+    room: Room<'_>,
+    here: usize,
+    there: usize,
+) -> Result<Runnable, Unmeasurable> {
+    let kernels = kernels::best();
+    let n_bytes = places::in_main_memory(Room { n_threads: 1, ..room }, 1).n_bytes;
+    let n_blocks = usize::try_from(n_bytes).unwrap_or(usize::MAX) / BLOCK_BYTES;
+    let make = move || Stream::new(MemoryOp::Read, Stores::Plain, kernels, n_blocks);
+    let build_there: Build = Box::new(move || match os::elsewhere(there, here, make) {
+        Some(stream) => build(stream?),
+        None => Err(Unmeasurable("a thread could not be moved to the other node".to_owned())),
+    });
+    Ok(Runnable {
+        builds: vec![build_there],
         backend: kernels.backend.to_owned(),
         instruction: None,
         chains: None,
