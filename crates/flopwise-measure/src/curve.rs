@@ -47,7 +47,8 @@ pub fn curve_sizes(largest_bytes: u64) -> Vec<u64> {
 /// the second level to the third.
 ///
 /// Each but the last is a cache. Sizes need not be in order; those that could not be measured are
-/// left out.
+/// left out. Rates are best those of the fastest tenth of slices from several moments: neighbours
+/// on a shared cache make it look smaller.
 ///
 /// ```
 /// use flopwise_measure::levels_of_curve;
