@@ -112,10 +112,11 @@ pub(super) fn candidates(places: &Places) -> (Vec<Candidate>, Vec<String>) {
     let mut found = Vec::new();
     let mut complaints = Vec::new();
     for named in &places.named {
-        let path = named.clone();
+        // A name without a folder would be looked for where the loader likes.
+        let path = std::path::absolute(named).unwrap_or_else(|_| named.clone());
         if named.is_dir() {
             let before = found.len();
-            found.extend(in_folder(named));
+            found.extend(in_folder(&path));
             if found.len() == before {
                 complaints.push(format!("{}: no library by a known name in it", named.display()));
             }

@@ -21,7 +21,7 @@ use crate::bench::{ElementFormat, GemmLoad, Library, LibraryAbility, Unmeasurabl
 use find::{Candidate, Places};
 use flopwise::machine::CacheState;
 use operands::Layout;
-use product::Order;
+use product::{Flaw, Order};
 use std::ffi::c_int;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -79,8 +79,8 @@ pub(super) struct Surroundings {
 /// A library as a backend of the bench.
 struct Loaded {
     gemm: Arc<dyn GemmLibrary>,
-    /// Formats that it multiplies on several threads even when it is told to use one.
-    unruly: Vec<ElementFormat>,
+    /// What its trial found wrong with it.
+    flaws: Vec<(ElementFormat, Flaw)>,
     path: PathBuf,
     surroundings: Surroundings,
 }
@@ -121,12 +121,19 @@ fn find_in(places: &Places, surroundings: &Surroundings) -> (Vec<Box<dyn Backend
             continue;
         }
         match try_candidate(&candidate, n_threads) {
-            Ok(tried) => chosen.push((candidate, tried)),
+            Ok(tried) => {
+                let wrong = tried.formats_with(Flaw::Wrong);
+                caveats.extend(wrong.iter().map(|format| {
+                    let path = candidate.path.display();
+                    format!("{path}: multiplies {} wrong: left out", format.name())
+                }));
+                chosen.push((candidate, tried));
+            }
             Err(reason) => caveats.push(format!("{}: {reason}", candidate.path.display())),
         }
     }
     let mut backends: Vec<Box<dyn Backend>> = Vec::new();
-    for (candidate, Tried { threading, unruly }) in chosen {
+    for (candidate, Tried { threading, flaws }) in chosen {
         let Candidate { path, .. } = &candidate;
         match open(&candidate, threading) {
             Ok(gemm) if backends.iter().any(|one| one.ability().library == gemm.library()) => {
@@ -135,7 +142,7 @@ fn find_in(places: &Places, surroundings: &Surroundings) -> (Vec<Box<dyn Backend
             Ok(gemm) => {
                 let (path, surroundings) = (path.clone(), surroundings.clone());
                 let gemm = Arc::from(gemm);
-                backends.push(Box::new(Loaded { gemm, unruly, path, surroundings }));
+                backends.push(Box::new(Loaded { gemm, flaws, path, surroundings }));
             }
             Err(reason) => caveats.push(format!("{}: {reason}", path.display())),
         }
@@ -163,7 +170,14 @@ fn told_apart(passed_over: &[Candidate]) -> Option<String> {
 struct Tried {
     /// How MKL's threads are had.
     threading: Option<c_int>,
-    unruly: Vec<ElementFormat>,
+    flaws: Vec<(ElementFormat, Flaw)>,
+}
+
+impl Tried {
+    fn formats_with(&self, flaw: Flaw) -> Vec<ElementFormat> {
+        let is_flawed = |format: &ElementFormat| self.flaws.contains(&(*format, flaw));
+        ElementFormat::ALL.into_iter().filter(is_flawed).collect()
+    }
 }
 
 /// Loads and multiplies in a child process.
@@ -177,20 +191,38 @@ fn try_candidate(candidate: &Candidate, n_threads: usize) -> Result<Tried, Strin
         let tried = trial::in_child(&mut |step| {
             step("it is loaded");
             let library = open(candidate, threading)?;
-            let unruly = product::try_once(&*library, n_threads, step)?;
-            Ok(unruly.iter().map(|format| format.name()).collect::<Vec<_>>().join(" "))
+            let flaws = product::try_once(&*library, n_threads, step)?;
+            let is_wrong = |format: &ElementFormat| flaws.contains(&(*format, Flaw::Wrong));
+            if library.formats().iter().all(is_wrong) {
+                return Err("multiplies nothing right".to_owned());
+            }
+            Ok(flaws.into_iter().map(flaw_name).collect::<Vec<_>>().join(" "))
         });
         match tried {
             Ok(names) => {
-                let is_named =
-                    |format: &ElementFormat| names.split(' ').any(|name| name == format.name());
-                let unruly = ElementFormat::ALL.into_iter().filter(is_named).collect();
-                return Ok(Tried { threading, unruly });
+                let flaws = names.split(' ').filter_map(flaw_of).collect();
+                return Ok(Tried { threading, flaws });
             }
             Err(reason) => first_reason = first_reason.or(Some(reason)),
         }
     }
     Err(first_reason.expect("at least one way was tried"))
+}
+
+/// `int8=wrong`: how a child process tells of it.
+fn flaw_name((format, flaw): (ElementFormat, Flaw)) -> String {
+    let flaw = match flaw {
+        Flaw::Wrong => "wrong",
+        Flaw::Unruly => "unruly",
+    };
+    format!("{}={flaw}", format.name())
+}
+
+/// What [`flaw_name`] wrote.
+fn flaw_of(name: &str) -> Option<(ElementFormat, Flaw)> {
+    let flaws = [Flaw::Wrong, Flaw::Unruly].into_iter();
+    let mut all = flaws.flat_map(|flaw| ElementFormat::ALL.map(|format| (format, flaw)));
+    all.find(|&one| flaw_name(one) == name)
 }
 
 /// Loads a library and finds its functions.
@@ -221,19 +253,26 @@ fn kind(symbols: Symbols) -> Option<Library> {
     marks.into_iter().find(|(name, _)| is_here(name)).map(|(_, library)| library)
 }
 
+impl Loaded {
+    fn formats(&self) -> Vec<ElementFormat> {
+        let is_right = |format: &ElementFormat| !self.flaws.contains(&(*format, Flaw::Wrong));
+        self.gemm.formats().into_iter().filter(is_right).collect()
+    }
+}
+
 impl Backend for Loaded {
     fn ability(&self) -> LibraryAbility {
         LibraryAbility {
             library: self.gemm.library(),
             version: self.gemm.version(),
             path: Some(self.path.display().to_string()),
-            formats: self.gemm.formats(),
+            formats: self.formats(),
         }
     }
 
     /// One worker calls the library, which has threads of its own.
     fn runnable(&self, load: GemmLoad, n_threads: usize) -> Result<Runnable, Unmeasurable> {
-        if n_threads == 1 && self.unruly.contains(&load.format) {
+        if n_threads == 1 && self.flaws.contains(&(load.format, Flaw::Unruly)) {
             return Err(Unmeasurable(format!(
                 "{} multiplies {} on several threads even when it is told to use one",
                 load.library.name(),

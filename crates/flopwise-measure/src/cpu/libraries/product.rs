@@ -120,14 +120,22 @@ fn refuse_endless(
     Ok(())
 }
 
+/// What a trial found out about a format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flaw {
+    /// The product differs from a naive one.
+    Wrong,
+    /// Told to use one thread, it used more.
+    Unruly,
+}
+
 /// Tries each format on small matrices, on one thread and then on all; meant for a child process.
-/// Tells the formats for which the library used more threads than the one it was told to.
 pub(super) fn try_once(
     library: &dyn GemmLibrary,
     n_threads: usize,
     step: &mut dyn FnMut(&str),
-) -> Result<Vec<ElementFormat>, String> {
-    let mut unruly = Vec::new();
+) -> Result<Vec<(ElementFormat, Flaw)>, String> {
+    let mut flaws = Vec::new();
     let told = |error: Unmeasurable| error.to_string();
     // One thread first: threads that were started wait for work spinning, and count as used.
     for n_threads in [1, n_threads] {
@@ -145,11 +153,14 @@ pub(super) fn try_once(
             let mut multiply = || unsafe { product.multiply(a, b, c) };
             multiply();
             if n_threads == 1 && MAX_SHARE_OF_ONE < processors_used(&mut multiply) {
-                unruly.push(format);
+                flaws.push((format, Flaw::Unruly));
+            }
+            if !operands.holds(&operands.expected()) {
+                flaws.push((format, Flaw::Wrong));
             }
         }
     }
-    Ok(unruly)
+    Ok(flaws)
 }
 
 /// Processor time of the process over that of this thread while it works; 1 where neither is known.
@@ -322,8 +333,12 @@ mod tests {
     #[test]
     fn a_trial_names_what_it_does() {
         let mut steps = Vec::new();
-        let library = loops(u32::MAX, 0.0);
-        try_once(&*library, 2, &mut |step| steps.push(step.to_owned())).unwrap();
+        let mut tried = |wrong_from| {
+            try_once(&*loops(wrong_from, 0.0), 2, &mut |step| steps.push(step.to_owned())).unwrap()
+        };
+        let wrong = tried(1).into_iter().filter(|(_, flaw)| *flaw == Flaw::Wrong);
+        assert_eq!(wrong.count(), 2);
+        steps.truncate(2);
         let step = |n: usize| format!("it multiplies fp32 with thread count {n}");
         assert_eq!(steps, [step(1), step(2)]);
     }

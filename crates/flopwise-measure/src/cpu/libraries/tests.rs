@@ -114,3 +114,18 @@ fn threads_beyond_the_first_have_their_processors() {
     let unknown = Surroundings { cpus: Vec::new(), ..surroundings() };
     assert!(order(GemmLoad::of(FP32, [8; 3]), 2, &unknown).unwrap().cpus.is_empty());
 }
+
+#[test]
+fn flaws_are_handed_on_by_name() {
+    for format in ElementFormat::ALL {
+        for flaw in [Flaw::Wrong, Flaw::Unruly] {
+            assert_eq!(flaw_of(&flaw_name((format, flaw))), Some((format, flaw)));
+        }
+    }
+    assert_eq!(flaw_of(""), None);
+    assert_eq!(flaw_of("int8"), None);
+    let flaws = vec![(ElementFormat::Int8, Flaw::Wrong), (FP32, Flaw::Unruly)];
+    let tried = Tried { threading: None, flaws };
+    assert_eq!(tried.formats_with(Flaw::Wrong), [ElementFormat::Int8]);
+    assert_eq!(tried.formats_with(Flaw::Unruly), [FP32]);
+}
