@@ -61,7 +61,7 @@ fn read(path: &Path) -> anyhow::Result<Profile> {
         );
     }
     let text = fs::read_to_string(path).with_context(cannot)?;
-    Profile::from_json(&text).with_context(|| shown.to_string())
+    Profile::from_text(&text).with_context(|| shown.to_string())
 }
 
 /// What came of a measurement.

@@ -133,7 +133,7 @@ fn profiles_are_checked() {
     check("{}", "not a machine profile");
     check(&profile.replacen("\"schema\": 2", "\"schema\": 9", 1), "schema 9");
     check("{\"kind\": \"measure\", \"schema\": 1}", "run `flopwise measure` again");
-    check(&profile.replacen("256000000000.0", "-1.0", 1), "impossible rate");
+    check(&profile.replacen("256000000000.0", "-1.0", 1), "impossible number");
     check(&profile.replacen("\"peak\"", "\"gemm\"", 1), "holds no FP32 peak");
     let ran = flopwise(&["estimate", "resnet18", "--on", "h100"]);
     assert!(ran.code == 2 && ran.stderr.contains("h100: no such profile"), "{}", ran.stderr);

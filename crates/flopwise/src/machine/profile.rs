@@ -1,8 +1,9 @@
 //! A machine profile: what `flopwise measure` found, as it is written, read and printed.
 //!
-//! The JSON of a profile file and of `measure --json` is one and the same (docs/json.md).
+//! Not here: which numbers are possible (`check.rs`), and what is asked of a profile (`rates.rs`).
+//! The fields are described in docs/json.md.
 
-use crate::units::{BytesPerSec, FlopsPerByte, FlopsPerSec, Hertz};
+use crate::units::Hertz;
 use serde::{Deserialize, Serialize};
 
 /// The version of the JSON this build writes and reads.
@@ -164,7 +165,7 @@ pub struct ComputeRate {
 }
 
 /// Where the bytes come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum MemoryLevel {
     /// First-level cache.
     L1,
@@ -175,6 +176,23 @@ pub enum MemoryLevel {
     /// Main memory.
     #[serde(rename = "DRAM")]
     Dram,
+}
+
+impl MemoryLevel {
+    /// All of them, the fastest first.
+    pub const ALL: [MemoryLevel; 4] =
+        [MemoryLevel::L1, MemoryLevel::L2, MemoryLevel::L3, MemoryLevel::Dram];
+
+    /// The name in a profile.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            MemoryLevel::L1 => "L1",
+            MemoryLevel::L2 => "L2",
+            MemoryLevel::L3 => "L3",
+            MemoryLevel::Dram => "DRAM",
+        }
+    }
 }
 
 /// What is done with the bytes.
@@ -189,6 +207,19 @@ pub enum MemoryOp {
     Copy,
     /// a = b + s * c; three streams counted, as STREAM does.
     Triad,
+}
+
+impl MemoryOp {
+    /// The name in a profile.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            MemoryOp::Read => "read",
+            MemoryOp::Write => "write",
+            MemoryOp::Copy => "copy",
+            MemoryOp::Triad => "triad",
+        }
+    }
 }
 
 /// One bandwidth.
@@ -267,6 +298,18 @@ struct Stamp {
     kind: String,
 }
 
+impl Stamp {
+    fn check(&self) -> Result<(), ProfileError> {
+        if self.kind != "measure" {
+            return Err(ProfileError::Malformed(format!("its kind is `{}`", self.kind)));
+        }
+        if self.schema != SCHEMA {
+            return Err(ProfileError::Schema(self.schema));
+        }
+        Ok(())
+    }
+}
+
 /// A profile that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProfileError {
@@ -276,19 +319,30 @@ pub enum ProfileError {
     /// Written by another version.
     #[error("profile has schema {0}, this build reads {SCHEMA}; run `flopwise measure` again")]
     Schema(u32),
-    /// A rate that no machine has.
-    #[error("profile holds an impossible rate in `{0}`; run `flopwise measure` again")]
-    ImpossibleRate(String),
+    /// A number that no machine has; says which.
+    #[error("profile holds an impossible number, {0}; run `flopwise measure` again")]
+    Impossible(String),
     /// Larger than any profile.
     #[error("profile is larger than {MAX_PROFILE_BYTES} bytes")]
     TooLarge,
 }
 
 impl Profile {
+    /// Reads a profile: JSON if it begins with a brace, else TOML of the same fields.
+    ///
+    /// # Errors
+    /// As [`from_json`](Profile::from_json).
+    pub fn from_text(text: &str) -> Result<Profile, ProfileError> {
+        match text.trim_start_matches('\u{feff}').trim_start() {
+            json if json.is_empty() || json.starts_with('{') => Profile::from_json(json),
+            toml => Profile::from_toml(toml),
+        }
+    }
+
     /// Reads a profile's JSON.
     ///
     /// # Errors
-    /// [`ProfileError`]: not a profile, another schema, or a rate that is not a positive number.
+    /// [`ProfileError`]: not a profile, another schema, or a number that no machine has.
     pub fn from_json(text: &str) -> Result<Profile, ProfileError> {
         if MAX_PROFILE_BYTES < text.len() {
             return Err(ProfileError::TooLarge);
@@ -296,26 +350,37 @@ impl Profile {
         let malformed = |error: serde_json::Error| ProfileError::Malformed(error.to_string());
         // Another schema lacks fields of this one; its number tells more than their names.
         let stamp: Stamp = serde_json::from_str(text).map_err(malformed)?;
-        if stamp.kind != "measure" {
-            return Err(ProfileError::Malformed(format!("its kind is `{}`", stamp.kind)));
-        }
-        if stamp.schema != SCHEMA {
-            return Err(ProfileError::Schema(stamp.schema));
-        }
+        stamp.check()?;
         let profile: Profile = serde_json::from_str(text).map_err(malformed)?;
-        let compute = profile.compute.iter().map(|rate| (&rate.backend, rate.flops_per_s));
-        let rates = compute.map(|(place, rate)| (place.clone(), rate));
-        let memory = profile.memory.iter();
-        let bandwidths =
-            memory.map(|rate| (format!("{:?} {:?}", rate.level, rate.op), rate.bytes_per_s));
-        let latency = profile.latency.iter();
-        let loads = latency.map(|rate| (format!("{:?} latency", rate.level), rate.loads_per_s));
-        for (place, rate) in rates.chain(bandwidths).chain(loads) {
-            if !(rate.median.is_finite() && 0.0 < rate.median) {
-                return Err(ProfileError::ImpossibleRate(place));
-            }
-        }
+        super::check::check(&profile).map_err(ProfileError::Impossible)?;
         Ok(profile)
+    }
+
+    /// Reads a profile written as TOML: the same fields, those that are null left out.
+    ///
+    /// # Errors
+    /// As [`from_json`](Profile::from_json).
+    pub fn from_toml(text: &str) -> Result<Profile, ProfileError> {
+        if MAX_PROFILE_BYTES < text.len() {
+            return Err(ProfileError::TooLarge);
+        }
+        // Its `Display` is a drawing of several lines.
+        let malformed =
+            |error: toml::de::Error| ProfileError::Malformed(error.message().replace('\n', " "));
+        let stamp: Stamp = toml::from_str(text).map_err(malformed)?;
+        stamp.check()?;
+        let profile: Profile = toml::from_str(text).map_err(malformed)?;
+        super::check::check(&profile).map_err(ProfileError::Impossible)?;
+        Ok(profile)
+    }
+
+    /// The same as TOML, what is not known left out.
+    ///
+    /// # Panics
+    /// Never: every field has a TOML form.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        toml::to_string_pretty(self).expect("every field has a TOML form")
     }
 
     /// The JSON of a profile file, one trailing newline.
@@ -327,45 +392,5 @@ impl Profile {
         let mut text = serde_json::to_string_pretty(self).expect("every field has a JSON form");
         text.push('\n');
         text
-    }
-
-    /// The median rate of `kind` in `format` at the most threads measured.
-    #[must_use]
-    pub fn compute_rate(&self, format: &str, kind: ComputeKind) -> Option<&ComputeRate> {
-        let matching =
-            self.compute.iter().filter(|rate| rate.format == format && rate.kind == kind);
-        matching.max_by(|a, b| {
-            let by_threads = a.threads.cmp(&b.threads);
-            by_threads.then(a.flops_per_s.median.total_cmp(&b.flops_per_s.median))
-        })
-    }
-
-    /// The median main-memory bandwidth of `op` at the most threads measured.
-    #[must_use]
-    pub fn dram_rate(&self, op: MemoryOp) -> Option<&MemoryRate> {
-        let matching =
-            self.memory.iter().filter(|rate| rate.level == MemoryLevel::Dram && rate.op == op);
-        let matching = matching.filter(|rate| rate.stores == Stores::Plain);
-        matching.max_by_key(|rate| rate.threads)
-    }
-
-    /// The instruction peak in `format`, all threads.
-    #[must_use]
-    pub fn peak(&self, format: &str) -> Option<FlopsPerSec> {
-        let rate = self.compute_rate(format, ComputeKind::Peak)?;
-        Some(FlopsPerSec(rate.flops_per_s.median))
-    }
-
-    /// Main-memory read bandwidth, all threads.
-    #[must_use]
-    pub fn dram_read(&self) -> Option<BytesPerSec> {
-        self.dram_rate(MemoryOp::Read).map(|rate| BytesPerSec(rate.bytes_per_s.median))
-    }
-
-    /// Where the compute roof meets the memory roof: peak over read bandwidth
-    /// (Williams, Waterman, Patterson 2009, "Roofline").
-    #[must_use]
-    pub fn ridge_point(&self, format: &str) -> Option<FlopsPerByte> {
-        Some(self.peak(format)? / self.dram_read()?)
     }
 }
