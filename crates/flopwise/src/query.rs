@@ -475,7 +475,8 @@ fn estimate_report(opened: &Opened, query: &EstimateQuery) -> Result<EstimateRep
     let Some(work) = &counting.work else {
         return Err(counting.report.without_values("a time"));
     };
-    let estimate = estimate::estimate(graph, work, &query.profile, &query.setup)?;
+    let estimate =
+        estimate::estimate(graph, work, &counting.bindings, &query.profile, &query.setup)?;
     let batch = counting.bindings.0.get("batch").copied().unwrap_or(1);
     Ok(EstimateReport {
         batch,
@@ -547,7 +548,8 @@ fn points(nodes: &[NodeRow], work: &BoundWork, estimate: &Estimate) -> Vec<Point
         let rate: FlopsPerSec = operations / node.time;
         let (name, kind) = (row.name.clone(), row.kind);
         let intensity = operations / counts.bytes();
-        Some(Point { name, kind, intensity, rate, seconds: node.time, bound: node.bound })
+        let (seconds, bound, utilisation) = (node.time, node.bound, node.utilisation);
+        Some(Point { name, kind, intensity, rate, seconds, bound, utilisation })
     });
     points.collect()
 }

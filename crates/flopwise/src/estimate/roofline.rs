@@ -1,8 +1,10 @@
 //! Time per node and in total by the roofline model.
 
+use super::shape::products;
+use super::utilisation::{Shares, Utilisation};
 use crate::cost::{BoundWork, Counts};
 use crate::error::Error;
-use crate::graph::{Graph, Kind, NodeId, Role};
+use crate::graph::{Bindings, Graph, Kind, NodeId, Role};
 use crate::machine::{ComputeKind, Profile};
 use crate::units::{BytesPerSec, FlopsPerByte, FlopsPerSec, SamplesPerSec, Seconds};
 use flopwise_formats::Format;
@@ -30,7 +32,8 @@ impl Setup {
 pub struct Rates {
     /// The instruction peak, against which shares are given.
     pub peak: FlopsPerSec,
-    /// Matrix products, convolutions, attention.
+    /// The fastest matrix product measured; all of them run at this rate where only one shape was
+    /// measured, else each at its own ([`NodeEstimate::utilisation`]).
     pub matmul: FlopsPerSec,
     /// Adds, multiplies, compares: half the multiply-add peak.
     pub vector: FlopsPerSec,
@@ -88,6 +91,9 @@ pub struct NodeEstimate {
     pub bound: Bound,
     /// Model FLOPs per byte; `None` where there are none, or no bytes.
     pub intensity: Option<FlopsPerByte>,
+    /// The part of its roofline that its matrix products reach, by their shapes; `None` where it has
+    /// none, or products of only one shape were measured.
+    pub utilisation: Option<f64>,
 }
 
 /// A forward pass on a machine.
@@ -97,6 +103,8 @@ pub struct Estimate {
     pub machine: String,
     /// The rates used.
     pub rates: Rates,
+    /// The measured products that others are interpolated from; `None` with fewer than two shapes.
+    pub utilisation: Option<Utilisation>,
     /// One entry per counted node.
     pub nodes: Vec<NodeEstimate>,
     /// The sum over nodes, which run one after the other.
@@ -119,23 +127,36 @@ pub struct Estimate {
     pub assumptions: Vec<Assumption>,
 }
 
-/// Estimates a forward pass.
+/// Estimates a forward pass; the bindings are those that `work` was bound with.
 ///
 /// # Errors
 /// The profile lacks a rate that is needed, or nothing in the graph takes time.
 pub fn estimate(
     graph: &Graph,
     work: &BoundWork,
+    bindings: &Bindings,
     profile: &Profile,
     setup: &Setup,
 ) -> Result<Estimate, Error> {
     let mut assumptions = Vec::new();
-    let rates = rates(graph, profile, &mut assumptions)?;
+    let format = measured_format(graph, profile, &mut assumptions);
+    let utilisation = Utilisation::of(profile, format);
+    let rates = rates(format, profile, utilisation.is_none(), &mut assumptions)?;
+    let mut seen = Seen::default();
     let nodes: Vec<NodeEstimate> = work
         .nodes
         .iter()
-        .filter_map(|(id, counts)| Some(node_estimate(graph, *id, counts.as_ref()?, &rates, setup)))
+        .filter_map(|(id, counts)| {
+            let counts = counts.as_ref()?;
+            let shares = utilisation.as_ref().and_then(|utilisation| {
+                node_shares(graph, *id, counts, bindings, utilisation, &mut seen)
+            });
+            Some(node_estimate(graph, *id, counts, shares, &rates, setup))
+        })
         .collect();
+    if let Some(utilisation) = &utilisation {
+        assume_utilisation(utilisation, format, &seen, &rates, &mut assumptions);
+    }
     let time: Seconds = nodes.iter().map(|node| node.time).sum();
     if time.0 <= 0.0 {
         return Err(Error::new("holds no operation that takes time"));
@@ -153,6 +174,7 @@ pub fn estimate(
     Ok(Estimate {
         machine: profile.machine.name.clone(),
         rates,
+        utilisation,
         time,
         passes: SamplesPerSec(1.0 / time.0),
         achieved,
@@ -180,24 +202,112 @@ fn assume_the_rest(setup: &Setup, assumptions: &mut Vec<Assumption>) {
     assumptions.extend(texts.map(|text| Assumption { text }));
 }
 
-fn rates(
+/// What the shares of a model's products were looked up for.
+#[derive(Default)]
+struct Seen {
+    flops: f64,
+    flops_outside: f64,
+    flops_shapeless: f64,
+}
+
+/// The shares of the two roofs that a node's products reach together: their times add up.
+fn node_shares(
     graph: &Graph,
+    id: NodeId,
+    counts: &Counts,
+    bindings: &Bindings,
+    utilisation: &Utilisation,
+    seen: &mut Seen,
+) -> Option<Shares> {
+    let flops = counts.model_flops().0 as f64;
+    if flops <= 0.0 {
+        return None;
+    }
+    seen.flops += flops;
+    let products = products(graph, &graph.nodes[id.0], bindings);
+    if products.is_empty() {
+        seen.flops_shapeless += flops;
+        return None;
+    }
+    let (mut compute, mut memory, mut is_inside) = (0.0, 0.0, true);
+    for product in &products {
+        let found = utilisation.at(product.shape);
+        compute += product.share / found.compute;
+        memory += product.share / found.memory;
+        is_inside &= found.is_inside;
+        if !found.is_inside {
+            seen.flops_outside += product.share * flops;
+        }
+    }
+    Some(Shares { compute: 1.0 / compute, memory: 1.0 / memory, is_inside })
+}
+
+fn assume_utilisation(
+    utilisation: &Utilisation,
+    format: Format,
+    seen: &Seen,
+    rates: &Rates,
+    assumptions: &mut Vec<Assumption>,
+) {
+    let mut assume = |text: String| assumptions.push(Assumption { text });
+    let plural = if utilisation.threads == 1 { "" } else { "s" };
+    assume(format!(
+        "matrix products, convolutions (as products of im2col) and attention reach the part of \
+         min(peak, intensity x memory read) that {format} GEMMs of {} shapes reached on {} thread{plural}, \
+         the fastest library at each ({}), interpolated over log m, log n and log k",
+        utilisation.points.len(),
+        utilisation.threads,
+        utilisation.backends().join(", ")
+    ));
+    for (bound, what) in [(Bound::Compute, "peak"), (Bound::Memory, "memory bandwidth")] {
+        if !utilisation.has(bound) {
+            let waiting = bound.name();
+            assume(format!(
+                "no GEMM measured was bound by {waiting}; products that are reach the whole {what}"
+            ));
+        }
+    }
+    if 0.0 < seen.flops_outside {
+        let range = utilisation.range();
+        let range = range.map(|(low, high)| format!("{low} to {high}"));
+        let [m, n, k] = range;
+        assume(format!(
+            "{:.0} % of the model FLOPs are in products beyond the shapes measured (m {m}, n {n}, \
+             k {k}); the nearest shape within them stands for those",
+            100.0 * seen.flops_outside / seen.flops
+        ));
+    }
+    if 0.0 < seen.flops_shapeless {
+        assume(format!(
+            "{:.0} % of the model FLOPs are in operators without the shape of a product; they run at \
+             the {} of the fastest GEMM",
+            100.0 * seen.flops_shapeless / seen.flops,
+            rates.matmul
+        ));
+    }
+}
+
+/// The format of the graph's products, or FP32 where that was not measured.
+fn measured_format(graph: &Graph, profile: &Profile, assumptions: &mut Vec<Assumption>) -> Format {
+    let wanted = compute_format(graph);
+    if profile.peak(wanted.name).is_some() {
+        return wanted;
+    }
+    let text = format!("{wanted} was not measured on this machine; fp32's rates are used");
+    assumptions.push(Assumption { text });
+    Format::FP32
+}
+
+fn rates(
+    format: Format,
     profile: &Profile,
+    is_one_rate: bool,
     assumptions: &mut Vec<Assumption>,
 ) -> Result<Rates, Error> {
     let missing = |what: &str| {
         let name = &profile.machine.name;
         Error::new(format!("the profile of {name} holds no {what}"))
             .remedy("run `flopwise measure`")
-    };
-    let wanted = compute_format(graph);
-    let format = match profile.peak(wanted.name) {
-        Some(_) => wanted,
-        None => {
-            let text = format!("{wanted} was not measured on this machine; fp32's rates are used");
-            assumptions.push(Assumption { text });
-            Format::FP32
-        }
     };
     let peak = profile.peak(format.name).ok_or_else(|| missing("FP32 peak"))?;
     let matmul = match profile.compute_rate(format.name, ComputeKind::Gemm) {
@@ -214,7 +324,9 @@ fn rates(
                 sampled.taken,
                 100.0 * sampled.spread
             );
-            assumptions.push(Assumption { text });
+            if is_one_rate {
+                assumptions.push(Assumption { text });
+            }
             FlopsPerSec(gemm.flops_per_s.median)
         }
         None => {
@@ -248,13 +360,21 @@ fn node_estimate(
     graph: &Graph,
     id: NodeId,
     counts: &Counts,
+    shares: Option<Shares>,
     rates: &Rates,
     setup: &Setup,
 ) -> NodeEstimate {
     let transcendental = counts.transcendental_ops.0 as f64 * VECTOR_OPS_PER_TRANSCENDENTAL;
     let vector_ops = counts.other_ops.0 as f64 + transcendental;
-    let compute = counts.model_flops() / rates.matmul + Seconds(vector_ops / rates.vector.0);
-    let memory = counts.bytes() / rates.bandwidth;
+    let (matmul, bandwidth) = match shares {
+        Some(shares) => (rates.peak * shares.compute, rates.bandwidth * shares.memory),
+        None => (rates.matmul, rates.bandwidth),
+    };
+    let (flops, bytes) = (counts.model_flops(), counts.bytes());
+    let compute = flops / matmul + Seconds(vector_ops / rates.vector.0);
+    let memory = bytes / bandwidth;
+    let at_best = (flops / rates.peak).max(bytes / rates.bandwidth);
+    let as_measured = (flops / matmul).max(memory);
     let runs = !graph.nodes[id.0].op.is_view();
     let overhead = if runs { setup.overhead } else { Seconds(0.0) };
     let longer = compute.max(memory);
@@ -276,5 +396,6 @@ fn node_estimate(
         time: longer + overhead,
         bound,
         intensity: has_intensity.then(|| counts.model_flops() / counts.bytes()),
+        utilisation: shares.map(|_| at_best / as_measured),
     }
 }

@@ -291,4 +291,6 @@ pub struct Point {
     pub seconds: crate::units::Seconds,
     /// What it waits for most.
     pub bound: crate::estimate::Bound,
+    /// The part of its roofline that its matrix products reach, where that hangs on their shape.
+    pub utilisation: Option<f64>,
 }

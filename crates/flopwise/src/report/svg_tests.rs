@@ -63,6 +63,7 @@ pub(crate) fn report() -> EstimateReport {
         rate: counts.model_flops() / Seconds(seconds),
         seconds: Seconds(seconds),
         bound,
+        utilisation: None,
     });
     let estimate = estimate(total, bounds);
     let costliest = Costly {
@@ -146,6 +147,7 @@ fn estimate(total: Counts, bounds: [(f64, Bound); 3]) -> Estimate {
         time: Seconds(*seconds),
         bound: *bound,
         intensity: None,
+        utilisation: None,
     });
     let time = bounds.iter().map(|(seconds, _)| Seconds(*seconds)).sum();
     let rates = Rates {
@@ -158,6 +160,7 @@ fn estimate(total: Counts, bounds: [(f64, Bound); 3]) -> Estimate {
     Estimate {
         machine: "box".to_owned(),
         rates,
+        utilisation: None,
         nodes: nodes.collect(),
         time,
         passes: SamplesPerSec(1.0 / time.0),
@@ -226,7 +229,7 @@ fn assert_marks_inside(svg: &str) {
     }
 }
 
-fn attribute<'a>(tag: &'a str, name: &str) -> Option<&'a str> {
+pub(crate) fn attribute<'a>(tag: &'a str, name: &str) -> Option<&'a str> {
     let (_, after) = tag.split_once(&format!(" {name}=\""))?;
     after.split_once('"').map(|(value, _)| value)
 }
@@ -239,6 +242,7 @@ fn point(kind: Kind, intensity: f64, rate: f64) -> Point {
         rate: FlopsPerSec(rate),
         seconds: Seconds(1e-6),
         bound: Bound::Memory,
+        utilisation: None,
     }
 }
 
