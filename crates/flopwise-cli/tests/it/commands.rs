@@ -258,8 +258,10 @@ fn measure_writes_a_profile_that_estimate_reads() {
     let folder = folder();
     let ran = flopwise_in(folder.path(), &["measure", "--quick", "--json"]);
     assert_eq!(ran.code, 0, "{}", ran.stderr);
-    let profile: Value = serde_json::from_str(&ran.stdout).unwrap();
+    let mut profile: Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!(profile["kind"], "measure");
+    let roofline = profile.as_object_mut().unwrap().remove("roofline").unwrap();
+    assert_eq!(roofline["roofs"][0]["format"], "fp32");
     let stored = fs::read_to_string(folder.path().join("flopwise/this.json")).unwrap();
     assert_eq!(serde_json::from_str::<Value>(&stored).unwrap(), profile);
     let ran = flopwise_in(folder.path(), &["estimate", "resnet18"]);

@@ -8,6 +8,7 @@ mod checkpoints;
 mod commands;
 mod counting;
 mod matmul;
+mod measured;
 mod memory;
 mod numbers;
 mod run;

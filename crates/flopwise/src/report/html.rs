@@ -1,18 +1,18 @@
 //! A report as one self-contained page: no network, no script, light and dark, printable.
 //!
-//! Not here: numbers of its own, and the drawing (see [`roofline_svg`]). How the page looks is in
-//! `page.html`.
+//! Not here: numbers of its own, and the drawings (see [`roofline_svg`] and [`machine_svg`]). How the
+//! pages look is in `page.html`, `machine.html` and `page.css`.
 
-use super::{Costly, CountReport, Counted, EstimateReport, NodeRow, roofline_svg};
+use super::machine::{is_integer, operations};
+use super::{Costly, CountReport, Counted, EstimateReport, NodeRow, machine_svg, roofline_svg};
 use crate::cost::{Counts, Stored};
 use crate::estimate::{Bound, Estimate, NodeEstimate};
 use crate::graph::Symbol;
 use crate::machine::{
-    ComputeKind, ComputeRate, Host, MemoryLevel, MemoryOp, MemoryRate, Profile, Sampled,
+    ComputeKind, ComputeRate, Host, MemoryOp, MemoryRate, Profile, Sampled, Stores,
 };
 use crate::units::{Bytes, BytesPerSec, FlopsPerSec, SamplesPerSec, grouped};
 use minijinja::{Environment, UndefinedBehavior, Value, context};
-use std::fmt::Display;
 
 #[cfg(test)]
 #[path = "html_tests.rs"]
@@ -42,6 +42,83 @@ pub fn html(report: &EstimateReport) -> String {
     printable(&page.expect("the template is compiled in and its tests fill every branch"))
 }
 
+/// Prints a measured machine as an HTML page.
+///
+/// # Panics
+/// Never: the template is part of the program, and the tests fill every branch of it.
+///
+/// ```
+/// use flopwise::{machine::Profile, report::measure_html};
+/// fn save(profile: &Profile) -> std::io::Result<()> {
+///     std::fs::write("machine.html", measure_html(profile))
+/// }
+/// ```
+#[must_use]
+pub fn measure_html(profile: &Profile) -> String {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    let values = measured(profile);
+    let page = environment.render_named_str("machine.html", include_str!("machine.html"), values);
+    printable(&page.expect("the template is compiled in and its tests fill every branch"))
+}
+
+fn measured(profile: &Profile) -> Value {
+    let facts = super::machine::facts(profile).into_iter();
+    let facts = facts.map(|[label, value, remark]| context! { label, value, remark });
+    let tables = super::machine::tables(profile).into_iter().map(|table| {
+        let (heading, heads) = (table.heading, table.heads);
+        let remark = table.remark.replace('\n', "; ");
+        context! { heading, heads, n_words => table.n_words, rows => table.rows, remark }
+    });
+    context! {
+        name => &profile.machine.name,
+        version => env!("CARGO_PKG_VERSION"),
+        style => style(),
+        cards => machine_cards(profile),
+        roofline => Value::from_safe_string(machine_svg(profile, None)),
+        facts => facts.collect::<Vec<Value>>(),
+        tables => tables.collect::<Vec<Value>>(),
+        notes => texts(profile.notes.iter()),
+    }
+}
+
+/// The look that all pages share.
+fn style() -> Value {
+    Value::from_safe_string(include_str!("page.css").trim_end().to_owned())
+}
+
+/// The four figures that people ask for first, of those measured.
+fn machine_cards(profile: &Profile) -> Vec<Value> {
+    let card = |label: String, figure: String, remark: String| {
+        context! { label, figure, remark }
+    };
+    let mut cards = Vec::new();
+    let peaks = profile
+        .formats()
+        .into_iter()
+        .filter_map(|format| Some((format, profile.compute_rate(format, ComputeKind::Peak)?)));
+    let fastest = profile.compute_rate("fp32", ComputeKind::Peak);
+    cards.extend(fastest.map(|rate| {
+        let figure = operations("fp32", rate.flops_per_s.median);
+        card("fp32 peak".to_owned(), figure, plural(rate.threads as usize, "thread"))
+    }));
+    let highest = peaks.filter(|(format, _)| *format != "fp32");
+    let highest = highest.max_by(|a, b| a.1.flops_per_s.median.total_cmp(&b.1.flops_per_s.median));
+    cards.extend(highest.map(|(format, rate)| {
+        let figure = operations(format, rate.flops_per_s.median);
+        card(format!("{format} peak"), figure, plural(rate.threads as usize, "thread"))
+    }));
+    cards.extend(profile.dram_rate(MemoryOp::Read).map(|rate| {
+        let figure = BytesPerSec(rate.bytes_per_s.median).to_string();
+        card("Main memory, read".to_owned(), figure, plural(rate.threads as usize, "thread"))
+    }));
+    cards.extend(profile.machine.clock_hz.map(|clock| {
+        let said = profile.machine.os_clock_hz.map(|said| format!("the system says {said}"));
+        card("Clock, measured".to_owned(), clock.to_string(), said.unwrap_or_default())
+    }));
+    cards
+}
+
 /// Control characters have no place in HTML (names in model files may hold any).
 fn printable(page: &str) -> String {
     let is_allowed = |letter: char| !letter.is_control() || letter == '\n';
@@ -63,6 +140,7 @@ fn page(report: &EstimateReport) -> Value {
     context! {
         model => &count.model,
         version => env!("CARGO_PKG_VERSION"),
+        style => style(),
         bindings => bindings(count),
         cards => cards(report),
         n_unknown => plural(n_unknown, "node"),
@@ -282,13 +360,20 @@ fn symbol_row(count: &CountReport, symbol: &Symbol) -> Value {
 
 fn machine(report: &EstimateReport) -> Value {
     let (profile, rates) = (&report.profile, &report.estimate.rates);
+    let points = report.estimate.utilisation.as_ref().map(|used| used.points.as_slice());
     let is_used = |rate: &ComputeRate| {
-        let wanted = match rate.kind {
-            ComputeKind::Peak => rates.peak,
-            ComputeKind::Gemm => rates.matmul,
-            ComputeKind::FmaAdd => return false,
-        };
-        rate.flops_per_s.median.total_cmp(&wanted.0).is_eq()
+        let is = |wanted: FlopsPerSec| rate.flops_per_s.median.total_cmp(&wanted.0).is_eq();
+        match rate.kind {
+            ComputeKind::Peak => is(rates.peak),
+            ComputeKind::Gemm => match points {
+                Some(points) => points.iter().any(|point| {
+                    (Some(point.shape), &point.backend) == (rate.shape, &rate.backend)
+                        && is(point.rate)
+                }),
+                None => is(rates.matmul),
+            },
+            ComputeKind::FmaAdd => false,
+        }
     };
     let shown = [profile.dram_rate(MemoryOp::Read), profile.dram_rate(MemoryOp::Copy)];
     let is_shown = |rate: &MemoryRate| shown.contains(&Some(rate));
@@ -300,6 +385,7 @@ fn machine(report: &EstimateReport) -> Value {
         |rates: Vec<&MemoryRate>| -> Vec<Value> { rates.into_iter().map(memory_row).collect() };
     context! {
         name => &profile.machine.name,
+        roofline => Value::from_safe_string(machine_svg(profile, Some(report))),
         facts => facts(profile, &report.estimate),
         rates => [compute(used), memory(copy)].concat(),
         other_rates => [compute(unused), memory(other)].concat(),
@@ -350,39 +436,35 @@ fn compute_row(rate: &ComputeRate) -> Value {
     let mut how = vec![plural(rate.threads as usize, "thread"), rate.backend.clone()];
     how.extend(rate.shape.map(|[m, n, k]| format!("{m} x {n} x {k}")));
     how.extend(rate.fraction_of_peak.map(|share| format!("{} of peak", percent(share))));
-    how.extend(rate.flops_per_cycle.map(|flops| format!("{flops:.2} FLOP/cycle/thread")));
-    rate_row(name, how, &rate.flops_per_s, FlopsPerSec)
+    let share = rate.fraction_of_roofline;
+    how.extend(share.map(|share| format!("{} of the roofline", percent(share))));
+    let unit = if is_integer(&rate.format) { "op" } else { "FLOP" };
+    how.extend(rate.flops_per_cycle.map(|flops| format!("{flops:.2} {unit}/cycle/thread")));
+    rate_row(name, how, &rate.flops_per_s, |figure| operations(&rate.format, figure))
 }
 
 fn memory_row(rate: &MemoryRate) -> Value {
-    let level = match rate.level {
-        MemoryLevel::L1 => "L1",
-        MemoryLevel::L2 => "L2",
-        MemoryLevel::L3 => "L3",
-        MemoryLevel::Dram => "DRAM",
-    };
-    let op = match rate.op {
-        MemoryOp::Read => "read",
-        MemoryOp::Write => "write",
-        MemoryOp::Copy => "copy",
-        MemoryOp::Triad => "triad",
-    };
     let arrays = format!("{} arrays", Bytes(u128::from(rate.array_bytes)));
-    let how = vec![plural(rate.threads as usize, "thread"), arrays];
-    rate_row(format!("{level} {op}"), how, &rate.bytes_per_s, BytesPerSec)
+    let mut how = vec![plural(rate.threads as usize, "thread"), arrays];
+    if rate.stores == Stores::NonTemporal {
+        how.push("stores past the caches".to_owned());
+    }
+    how.extend(rate.bytes_per_cycle.map(|bytes| format!("{bytes:.1} B/cycle/thread")));
+    let name = format!("{} {}", rate.level.name(), rate.op.name());
+    rate_row(name, how, &rate.bytes_per_s, |rate| BytesPerSec(rate).to_string())
 }
 
-fn rate_row<U: Display>(
+fn rate_row(
     name: String,
     how: Vec<String>,
     sampled: &Sampled,
-    unit: fn(f64) -> U,
+    print: impl Fn(f64) -> String,
 ) -> Value {
     context! {
         name,
         how => how.join(", "),
-        median => unit(sampled.median).to_string(),
-        best => unit(sampled.best).to_string(),
+        median => print(sampled.median),
+        best => print(sampled.best),
         kept => format!("{} of {}", sampled.samples, sampled.taken),
         spread => percent(sampled.spread),
     }

@@ -20,7 +20,7 @@ pub fn json(report: &Report) -> String {
         Report::Count(report) => serde_json::to_string(&count(report)),
         Report::Versus(report) => serde_json::to_string(&super::versus::wire(report)),
         Report::Sweep(report) => serde_json::to_string(&super::sweep::wire(report)),
-        Report::Measure(profile) => return profile.to_json(),
+        Report::Measure(profile) => serde_json::to_string_pretty(&measured(profile)),
         Report::Estimate(report) => serde_json::to_string(&estimate("estimate", report)),
         Report::Page(report) => serde_json::to_string(&estimate("report", report)),
         Report::Explanation(explained) => serde_json::to_string(&explanation(explained)),
@@ -32,6 +32,7 @@ pub fn json(report: &Report) -> String {
         Report::Matmul(report) => serde_json::to_string(&super::matmul::wire(report)),
         Report::Formats(report) => serde_json::to_string(&super::formats::wire(report)),
         Report::Training(report) => serde_json::to_string(&super::training::wire(report)),
+        Report::Figures(report) => serde_json::to_string(&super::figures::wire(report)),
         Report::Tensors(report) => serde_json::to_string(&super::tensors::wire(report)),
     };
     let mut text = written.expect("every field has a JSON form");
@@ -273,6 +274,18 @@ fn totals(report: &CountReport) -> TotalsJson {
     }
 }
 
+/// A profile, and what follows from it: readers of profiles pass over the rest.
+#[derive(Serialize)]
+struct MeasureJson<'a> {
+    #[serde(flatten)]
+    profile: &'a crate::machine::Profile,
+    roofline: super::Roofline,
+}
+
+fn measured(profile: &crate::machine::Profile) -> MeasureJson<'_> {
+    MeasureJson { profile, roofline: super::roofline(profile) }
+}
+
 #[derive(Serialize)]
 struct EstimateJson<'a> {
     schema: u32,
@@ -281,6 +294,20 @@ struct EstimateJson<'a> {
     profile: &'a crate::machine::Profile,
     estimate: AnswerJson<'a>,
     costliest: Vec<CostlyJson<'a>>,
+    roofline: super::Roofline,
+    points: Vec<PointJson<'a>>,
+}
+
+/// A node on the roofline.
+#[derive(Serialize)]
+struct PointJson<'a> {
+    name: &'a str,
+    kind: &'static str,
+    ops_per_byte: f64,
+    ops_per_s: f64,
+    time_s: f64,
+    bound: &'static str,
+    utilisation: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -297,7 +324,34 @@ struct AnswerJson<'a> {
     bound: &'static str,
     time_by_bound_s: BTreeMap<&'static str, f64>,
     rates: RatesJson,
+    utilisation: Option<UtilisationJson<'a>>,
     assumptions: Vec<&'a str>,
+}
+
+#[derive(Serialize)]
+struct UtilisationJson<'a> {
+    threads: u32,
+    points: Vec<UtilisationPointJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct UtilisationPointJson<'a> {
+    shape: [u64; 3],
+    backend: &'a str,
+    ops_per_s: f64,
+    share: f64,
+    bound: &'static str,
+}
+
+fn utilisation(known: &crate::estimate::Utilisation) -> UtilisationJson<'_> {
+    let points = known.points.iter().map(|point| UtilisationPointJson {
+        shape: point.shape,
+        backend: &point.backend,
+        ops_per_s: point.rate.0,
+        share: point.share,
+        bound: point.bound.name(),
+    });
+    UtilisationJson { threads: known.threads, points: points.collect() }
 }
 
 #[derive(Serialize)]
@@ -346,9 +400,24 @@ fn estimate<'a>(kind: &'static str, report: &'a EstimateReport) -> EstimateJson<
                 vector_ops_per_s: rates.vector.0,
                 bandwidth_bytes_per_s: rates.bandwidth.0,
             },
+            utilisation: estimate.utilisation.as_ref().map(utilisation),
             assumptions: estimate.assumptions.iter().map(|a| a.text.as_str()).collect(),
         },
         costliest: report.costliest.iter().map(costly).collect(),
+        roofline: super::roofline(&report.profile),
+        points: report.points.iter().map(point).collect(),
+    }
+}
+
+fn point(point: &super::Point) -> PointJson<'_> {
+    PointJson {
+        name: &point.name,
+        kind: point.kind.name(),
+        ops_per_byte: point.intensity.0,
+        ops_per_s: point.rate.0,
+        time_s: point.seconds.0,
+        bound: point.bound.name(),
+        utilisation: point.utilisation,
     }
 }
 

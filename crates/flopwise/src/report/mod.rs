@@ -4,14 +4,18 @@
 
 mod audit;
 mod convention;
+mod figures;
 mod formats;
 mod groups;
 mod html;
 mod json;
+mod machine;
+mod machine_svg;
 mod matmul;
 mod models;
 mod modules;
 mod number;
+mod roofline;
 mod state;
 mod svg;
 mod sweep;
@@ -24,14 +28,17 @@ pub use audit::{AuditReport, ReadingRow};
 pub use convention::{
     ConventionFigure, ConventionGroup, ConventionLine, ConventionReport, ConventionRow,
 };
+pub use figures::{Figure, FiguresReport, figures};
 pub use formats::{FormatEntry, FormatsReport};
 pub use groups::{Grouping, Row, group};
-pub use html::html;
+pub use html::{html, measure_html};
 pub use json::json;
+pub use machine_svg::machine_svg;
 pub use matmul::{MatmulReport, MatmulRow, StoredRow};
 pub use models::{ModelEntry, ModelReport, ModelsReport};
 pub use modules::{FoldedRow, ModuleRow, folded, modules};
 pub use number::{BlockConversion, BlockElement, NumberConversion, NumberReport, NumberValue};
+pub use roofline::{RidgePoint, Roof, Roofline, RooflineGemm, Slope, roofline};
 pub use state::{
     ActiveReport, MemoryTable, PagedPart, PagedReport, StatePart, StateReport, WeightsIn,
 };
@@ -87,6 +94,8 @@ pub enum Report {
     Tensors(Box<TensorsReport>),
     /// What a training step of a model costs.
     Training(Box<TrainingReport>),
+    /// How measured figures come about.
+    Figures(Box<FiguresReport>),
 }
 
 /// How the counts of a node, or of a whole model, come about.

@@ -15,15 +15,15 @@ use std::f64::consts::TAU;
 pub(super) mod tests;
 
 /// User units; a page scales them.
-const WIDTH: f64 = 820.0;
+pub(super) const WIDTH: f64 = 820.0;
 /// The plot area. Right of it stand the compute roofs' labels, where no mark can be.
-const LEFT: f64 = 96.0;
-const RIGHT: f64 = 668.0;
-const TOP: f64 = 26.0;
-const BOTTOM: f64 = 392.0;
+pub(super) const LEFT: f64 = 96.0;
+pub(super) const RIGHT: f64 = 668.0;
+pub(super) const TOP: f64 = 26.0;
+pub(super) const BOTTOM: f64 = 392.0;
 /// From the plot's lower edge to the legend: tick labels and the axis title.
 const AXIS_HEIGHT: f64 = 66.0;
-const LINE_HEIGHT: f64 = 20.0;
+pub(super) const LINE_HEIGHT: f64 = 20.0;
 /// The legend's entries stand in columns, which look even in any font.
 const COLUMN_WIDTH: f64 = 124.0;
 /// Width of a character at 12 units, on the wide side: layout must hold in any sans-serif font.
@@ -95,7 +95,7 @@ pub fn roofline_svg(report: &EstimateReport) -> String {
     let mut svg = opening(height, &description(report));
     svg.push_str(&css(&marks));
     svg.push_str(&format!("<rect class=\"ground\" width=\"{WIDTH}\" height=\"{height}\"/>\n"));
-    svg.push_str(&grid(&axes));
+    svg.push_str(&grid(&axes, "FLOP", "arithmetic intensity, FLOP per byte of memory traffic"));
     svg.push_str(&roofs(&axes));
     for mark in &marks {
         svg.push_str(&mark_element(mark, report.estimate.time));
@@ -112,16 +112,16 @@ pub fn roofline_svg(report: &EstimateReport) -> String {
 }
 
 /// The plot's ranges and roofs, all as powers of ten.
-struct Axes {
-    left: f64,
-    right: f64,
-    bottom: f64,
-    top: f64,
-    peak: f64,
+pub(super) struct Axes {
+    pub(super) left: f64,
+    pub(super) right: f64,
+    pub(super) bottom: f64,
+    pub(super) top: f64,
+    pub(super) peak: f64,
     /// Matrix products; `None` where the peak is taken for them.
-    matmul: Option<f64>,
-    bandwidth: f64,
-    ridge: f64,
+    pub(super) matmul: Option<f64>,
+    pub(super) bandwidth: f64,
+    pub(super) ridge: f64,
 }
 
 impl Axes {
@@ -150,12 +150,12 @@ impl Axes {
         Some(Axes { left, right, bottom, top, peak, matmul, bandwidth, ridge })
     }
 
-    fn x(&self, intensity: f64) -> f64 {
+    pub(super) fn x(&self, intensity: f64) -> f64 {
         let share = (intensity - self.left) / (self.right - self.left);
         LEFT + share.clamp(0.0, 1.0) * (RIGHT - LEFT)
     }
 
-    fn y(&self, rate: f64) -> f64 {
+    pub(super) fn y(&self, rate: f64) -> f64 {
         let share = (rate - self.bottom) / (self.top - self.bottom);
         BOTTOM - share.clamp(0.0, 1.0) * (BOTTOM - TOP)
     }
@@ -166,7 +166,7 @@ impl Axes {
 }
 
 /// log10 of what a logarithmic axis can show.
-fn decades(quantity: f64) -> Option<f64> {
+pub(super) fn decades(quantity: f64) -> Option<f64> {
     (quantity.is_finite() && 0.0 < quantity).then(|| quantity.log10())
 }
 
@@ -175,13 +175,13 @@ fn place(intensity: FlopsPerByte, rate: FlopsPerSec) -> Option<(f64, f64)> {
 }
 
 /// Where the points and the whole model stand.
-fn places(report: &EstimateReport) -> impl Iterator<Item = (f64, f64)> {
+pub(super) fn places(report: &EstimateReport) -> impl Iterator<Item = (f64, f64)> {
     let points = report.points.iter().filter_map(|point| place(point.intensity, point.rate));
     points.chain(place(report.estimate.intensity, report.estimate.achieved))
 }
 
 /// Points of one kind that fall on one pixel.
-struct Mark<'r> {
+pub(super) struct Mark<'r> {
     kind: Kind,
     x: f64,
     y: f64,
@@ -191,7 +191,7 @@ struct Mark<'r> {
 }
 
 /// The marks, the largest first so that none is covered whole; and how many were left out.
-fn marks<'r>(axes: &Axes, report: &'r EstimateReport) -> (Vec<Mark<'r>>, usize) {
+pub(super) fn marks<'r>(axes: &Axes, report: &'r EstimateReport) -> (Vec<Mark<'r>>, usize) {
     let mut by_pixel: BTreeMap<(Kind, i64, i64), Mark<'r>> = BTreeMap::new();
     for point in &report.points {
         let Some((intensity, rate)) = place(point.intensity, point.rate) else { continue };
@@ -248,7 +248,7 @@ fn description(report: &EstimateReport) -> String {
 }
 
 /// Plain properties instead of CSS variables: not only browsers draw SVG. Dark on screens alone.
-fn css(marks: &[Mark]) -> String {
+pub(super) fn css(marks: &[Mark]) -> String {
     let shown = kinds_shown(marks);
     let rules = |colour: fn(&Style) -> &'static str| -> String {
         let rule = |kind: &Kind| {
@@ -286,7 +286,7 @@ fn css(marks: &[Mark]) -> String {
 }
 
 /// The kinds that have a mark, in the order of the enum.
-fn kinds_shown(marks: &[Mark]) -> Vec<Kind> {
+pub(super) fn kinds_shown(marks: &[Mark]) -> Vec<Kind> {
     let kinds: BTreeSet<Kind> = marks.iter().map(|mark| mark.kind).collect();
     kinds.into_iter().collect()
 }
@@ -296,7 +296,8 @@ fn class(kind: Kind) -> String {
     format!("kind-{}", kind.name().replace(' ', "-"))
 }
 
-fn grid(axes: &Axes) -> String {
+/// Lines at powers of ten; `unit` is that of both axes: `FLOP`, `op`.
+pub(super) fn grid(axes: &Axes, unit: &str, title: &str) -> String {
     let mut svg = String::new();
     let n_x_decades = (axes.right - axes.left).ceil() as i32;
     for power in axes.left.ceil() as i32..=axes.right.floor() as i32 {
@@ -310,7 +311,7 @@ fn grid(axes: &Axes) -> String {
     for power in axes.bottom.ceil() as i32..=axes.top.floor() as i32 {
         let y = axes.y(f64::from(power));
         svg.push_str(&line("grid", (LEFT, y), (RIGHT, y)));
-        let label = FlopsPerSec(10f64.powi(power)).to_string();
+        let label = FlopsPerSec(10f64.powi(power)).to_string().replace("FLOP", unit);
         svg.push_str(&anchored(LEFT - 8.0, y + 4.0, "end", "quiet", &label));
     }
     svg.push_str(&format!(
@@ -319,7 +320,6 @@ fn grid(axes: &Axes) -> String {
         BOTTOM - TOP
     ));
     let middle = f64::midpoint(LEFT, RIGHT);
-    let title = "arithmetic intensity, FLOP per byte of memory traffic";
     svg.push_str(&anchored(middle, BOTTOM + 38.0, "middle", "", title));
     svg
 }
@@ -386,7 +386,7 @@ fn roof_labels(axes: &Axes, report: &EstimateReport) -> String {
     svg
 }
 
-fn mark_element(mark: &Mark, total: Seconds) -> String {
+pub(super) fn mark_element(mark: &Mark, total: Seconds) -> String {
     let share = mark.seconds / total.0;
     shape_element(mark.kind, (mark.x, mark.y), radius(share), &tooltip(mark, share))
 }
@@ -415,7 +415,7 @@ fn tooltip(mark: &Mark, share: f64) -> String {
 }
 
 /// A shape whose area is that of a circle of this radius.
-fn shape_element(kind: Kind, (x, y): (f64, f64), radius: f64, tooltip: &str) -> String {
+pub(super) fn shape_element(kind: Kind, (x, y): (f64, f64), radius: f64, tooltip: &str) -> String {
     let class = format!("class=\"mark {}\"", class(kind));
     let title = match tooltip {
         "" => String::new(),
@@ -475,29 +475,47 @@ fn star((x, y): (f64, f64), title: &str) -> String {
     format!("<polygon class=\"model\" points=\"{}\">{title}</polygon>\n", corners.join(" "))
 }
 
+/// Entries in columns, under the plot.
+pub(super) struct Legend {
+    svg: String,
+    x: f64,
+    y: f64,
+}
+
+impl Legend {
+    pub(super) fn new() -> Legend {
+        Legend { svg: String::new(), x: LEFT, y: BOTTOM + AXIS_HEIGHT }
+    }
+
+    pub(super) fn put(&mut self, sign: &dyn Fn((f64, f64)) -> String, label: &str) {
+        let text_width = 30.0 + CHARACTER_WIDTH * label.chars().count() as f64;
+        let width = (text_width / COLUMN_WIDTH).ceil() * COLUMN_WIDTH;
+        if LEFT < self.x && WIDTH < self.x + text_width {
+            (self.x, self.y) = (LEFT, self.y + LINE_HEIGHT);
+        }
+        self.svg.push_str(&sign((self.x + 6.0, self.y - 4.0)));
+        self.svg.push_str(&text(self.x + 18.0, self.y, "", label));
+        self.x += width;
+    }
+
+    /// The drawing, and the baseline of the line below it.
+    pub(super) fn finish(self) -> (String, f64) {
+        (self.svg, self.y + LINE_HEIGHT + 2.0)
+    }
+}
+
 /// The legend, and the baseline of the line below it.
 fn legend(marks: &[Mark], report: &EstimateReport) -> (String, f64) {
     let estimate = &report.estimate;
-    let mut svg = String::new();
-    let (mut x, mut y) = (LEFT, BOTTOM + AXIS_HEIGHT);
-    let mut put = |sign: &dyn Fn((f64, f64)) -> String, label: &str| {
-        let text_width = 30.0 + CHARACTER_WIDTH * label.chars().count() as f64;
-        let width = (text_width / COLUMN_WIDTH).ceil() * COLUMN_WIDTH;
-        if LEFT < x && WIDTH < x + text_width {
-            (x, y) = (LEFT, y + LINE_HEIGHT);
-        }
-        svg.push_str(&sign((x + 6.0, y - 4.0)));
-        svg.push_str(&text(x + 18.0, y, "", label));
-        x += width;
-    };
+    let mut legend = Legend::new();
     for kind in kinds_shown(marks) {
-        put(&|at| shape_element(kind, at, 5.5, ""), kind.name());
+        legend.put(&|at| shape_element(kind, at, 5.5, ""), kind.name());
     }
     if place(estimate.intensity, estimate.achieved).is_some() {
         let label = format!("whole model: {} at {}", estimate.achieved, estimate.intensity);
-        put(&|at| star(at, ""), &label);
+        legend.put(&|at| star(at, ""), &label);
     }
-    (svg, y + LINE_HEIGHT + 2.0)
+    legend.finish()
 }
 
 /// What the reader must know to read the drawing, a line each.
@@ -544,18 +562,18 @@ fn without_roofs() -> String {
     svg
 }
 
-fn line(class: &str, from: (f64, f64), to: (f64, f64)) -> String {
+pub(super) fn line(class: &str, from: (f64, f64), to: (f64, f64)) -> String {
     format!(
         "<line class=\"{class}\" x1=\"{:.1}\" y1=\"{:.1}\" x2=\"{:.1}\" y2=\"{:.1}\"/>\n",
         from.0, from.1, to.0, to.1
     )
 }
 
-fn text(x: f64, y: f64, class: &str, content: &str) -> String {
+pub(super) fn text(x: f64, y: f64, class: &str, content: &str) -> String {
     anchored(x, y, "start", class, content)
 }
 
-fn anchored(x: f64, y: f64, anchor: &str, class: &str, content: &str) -> String {
+pub(super) fn anchored(x: f64, y: f64, anchor: &str, class: &str, content: &str) -> String {
     let class = if class.is_empty() { String::new() } else { format!(" class=\"{class}\"") };
     format!(
         "<text{class} x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{}</text>\n",
@@ -564,7 +582,7 @@ fn anchored(x: f64, y: f64, anchor: &str, class: &str, content: &str) -> String 
 }
 
 /// The end of a long name tells more than its beginning.
-fn shortened(name: &str) -> String {
+pub(super) fn shortened(name: &str) -> String {
     let n_chars = name.chars().count();
     if n_chars <= MAX_NAME {
         return name.to_owned();

@@ -4,8 +4,7 @@ use super::{
     Costly, CountReport, Counted, EstimateReport, Explanation, FoldedRow, Grouping, Report, Row,
     Unknown, folded,
 };
-use crate::machine::{ComputeKind, ComputeRate, MemoryRate, Profile};
-use crate::units::{Bytes, BytesPerSec, FlopsPerSec, SamplesPerSec, grouped};
+use crate::units::{Bytes, SamplesPerSec, grouped};
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use std::collections::BTreeMap;
 
@@ -44,7 +43,7 @@ pub fn text(report: &Report, paint: Paint) -> String {
         }
         Report::Page(report) => {
             page.model(&report.count);
-            page.profile(&report.profile);
+            page.profile_summary(&report.profile);
             page.answer(report);
             page.notes(report.count.notes.iter().map(|note| note.text.as_str()));
         }
@@ -58,6 +57,7 @@ pub fn text(report: &Report, paint: Paint) -> String {
         Report::Formats(report) => page.formats(report),
         Report::Tensors(report) => page.tensors(report),
         Report::Training(report) => page.training(report),
+        Report::Figures(report) => page.figures(report),
     }
     page.out
 }
@@ -250,35 +250,6 @@ impl Page {
         }
     }
 
-    fn profile(&mut self, profile: &Profile) {
-        let host = &profile.machine;
-        self.heading(&format!("Machine {}", host.name));
-        self.line(&format!(
-            "  {}, {} CPUs, {}, {}",
-            host.cpu, host.logical_cpus, host.isa, host.os
-        ));
-        if let Some(clock) = host.clock_hz {
-            let said = host.os_clock_hz.map(|os| format!("the system says {os}"));
-            self.fact("clock, measured", &clock.to_string(), &said.unwrap_or_default());
-        }
-        for rate in &profile.compute {
-            let (label, remark) = compute_line(rate);
-            self.fact(&label, &FlopsPerSec(rate.flops_per_s.median).to_string(), &remark);
-        }
-        for rate in &profile.memory {
-            let (label, remark) = memory_line(rate);
-            self.fact(&label, &BytesPerSec(rate.bytes_per_s.median).to_string(), &remark);
-        }
-        if let Some(ridge) = profile.ridge_point("fp32") {
-            self.fact("ridge point", &ridge.to_string(), "below it a kernel waits for memory");
-        }
-        let measured = format!("{}, flopwise {}", host.measured_at, host.flopwise_version);
-        self.fact("measured", &measured, "");
-        for note in &profile.notes {
-            self.line(&format!("  - {note}"));
-        }
-    }
-
     fn answer(&mut self, report: &EstimateReport) {
         let estimate = &report.estimate;
         let least = if report.count.is_lower_bound { "at least " } else { "" };
@@ -383,41 +354,6 @@ pub(super) fn bindings(given: &BTreeMap<String, i128>, assumed: &BTreeMap<String
 
 pub(super) fn percent(share: f64) -> String {
     format!("{:.1} %", 100.0 * share)
-}
-
-fn compute_line(rate: &ComputeRate) -> (String, String) {
-    let threads = threads(rate.threads);
-    let samples = &rate.flops_per_s;
-    let clean = format!("{} of {} slices clean", samples.samples, samples.taken);
-    match rate.kind {
-        ComputeKind::Peak | ComputeKind::FmaAdd => {
-            let what = if rate.kind == ComputeKind::Peak { "peak" } else { "FMA+add" };
-            let per_cycle = rate.flops_per_cycle;
-            let per_cycle = per_cycle.map(|flops| format!("{flops:.2} FLOP/cycle/thread, "));
-            let label = format!("{} {what}, {threads}", rate.format);
-            (label, format!("{}{clean}", per_cycle.unwrap_or_default()))
-        }
-        ComputeKind::Gemm => {
-            let share = rate.fraction_of_peak.map(|share| format!("{} of peak, ", percent(share)));
-            let shape = rate.shape.map(|[m, n, k]| format!("{m}x{n}x{k}, ")).unwrap_or_default();
-            let label = format!("{} GEMM, {threads}", rate.format);
-            (label, format!("{shape}{}{clean}", share.unwrap_or_default()))
-        }
-    }
-}
-
-fn memory_line(rate: &MemoryRate) -> (String, String) {
-    let op = format!("{:?}", rate.op).to_lowercase();
-    let level = format!("{:?}", rate.level).to_uppercase();
-    let label = format!("{level} {op}, {}", threads(rate.threads));
-    let samples = &rate.bytes_per_s;
-    let array = Bytes(u128::from(rate.array_bytes));
-    let remark = format!("{array} arrays, {} of {} slices clean", samples.samples, samples.taken);
-    (label, remark)
-}
-
-fn threads(threads: u32) -> String {
-    if threads == 1 { "1 thread".to_owned() } else { format!("{threads} threads") }
 }
 
 fn module_cells(row: &FoldedRow, report: &CountReport, counted: &Counted) -> Vec<String> {
