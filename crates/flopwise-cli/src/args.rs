@@ -4,7 +4,7 @@ mod measure;
 mod memory;
 mod number;
 
-pub(crate) use measure::MeasureArgs;
+pub(crate) use measure::{MeasureArgs, is_short};
 pub(crate) use memory::MemoryChoice;
 pub(crate) use number::{CastSystem, FormatArgs, NumberArgs, Scale};
 

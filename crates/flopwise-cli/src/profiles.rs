@@ -26,6 +26,16 @@ pub(crate) fn this_path() -> anyhow::Result<PathBuf> {
     Ok(strategy.data_dir().join("flopwise").join("this.json"))
 }
 
+/// A profile that was measured before.
+pub(crate) fn stored(on: &str) -> anyhow::Result<Profile> {
+    match on {
+        "this" if !this_path()?.exists() => {
+            anyhow::bail!("this machine was never measured; `flopwise measure` does")
+        }
+        _ => machine(on),
+    }
+}
+
 /// The machine named `this` or the profile in a file.
 pub(crate) fn machine(on: &str) -> anyhow::Result<Profile> {
     if on != "this" {

@@ -223,6 +223,24 @@ pub fn open_model_as(model: &str, options: &arch::Options) -> Result<Graph, Erro
     }
 }
 
+/// The matrix products that a model consists of, each `[m, n, k]` once: what a machine should be
+/// measured on for it. Sizes left open have the values that a count assumes.
+///
+/// # Errors
+/// As [`answer`].
+pub fn product_shapes(query: &CountQuery) -> Result<Vec<[u64; 3]>, Error> {
+    let Opened { graph, bindings, fixed: _ } = opened(query)?;
+    let mut all = bindings.clone();
+    all.0.extend(assumed_bindings(&graph, &bindings));
+    let shapes = estimate::product_shapes(&graph, &all);
+    match shapes.is_empty() {
+        true => Err(Error::new("holds no matrix product whose shape is known")
+            .remedy("bind its sizes with --bind")
+            .in_file(Path::new(&query.model))),
+        false => Ok(shapes),
+    }
+}
+
 /// A model as it is to be counted.
 struct Opened {
     graph: Graph,

@@ -16,12 +16,14 @@ Examples:
   flopwise measure --quick                    clock, FP32 and main memory, in 5 seconds
   flopwise measure --gemm 4096x4096x4096 --format fp32,bf16
   flopwise measure --gemm 1x4096x4096,32x4096x4096 --library-path /opt/blas/libopenblas.so
+  flopwise measure --gemm-from gpt2 --bind batch=1,seq=512
   flopwise measure --html machine.html        the roofline of all formats and levels
+  flopwise measure --on this --explain fp32 peak   how a figure measured before came about
 
 Matrix products are MxNxK: C (M x N) = A (M x K) x B (K x N). Ctrl-C keeps what is done.")]
 pub(crate) struct MeasureArgs {
     /// Clock, FP32 and main memory only, in about 5 seconds
-    #[arg(long, conflicts_with_all = ["format", "gemm"])]
+    #[arg(long, conflicts_with_all = ["format", "gemm", "gemm_from"])]
     pub(crate) quick: bool,
     /// Only these formats
     #[arg(long, value_name = "FORMAT", value_enum, value_delimiter = ',')]
@@ -29,6 +31,12 @@ pub(crate) struct MeasureArgs {
     /// Only these matrix products, by every library found, beside the peaks of their formats
     #[arg(long, value_name = "MxNxK", value_parser = shape, value_delimiter = ',')]
     pub(crate) gemm: Vec<[u64; 3]>,
+    /// Only the matrix products of this model, in FP32 and BF16 unless --format says otherwise
+    #[arg(long, value_name = "MODEL", conflicts_with = "gemm")]
+    pub(crate) gemm_from: Option<String>,
+    /// Sizes of the model: batch=1,seq=512
+    #[arg(long, value_name = "NAME=N", value_parser = super::binding, value_delimiter = ',', requires = "gemm_from")]
+    pub(crate) bind: Vec<(String, i128)>,
     /// Operands in main memory when a product begins, not as the last product left them
     #[arg(long)]
     pub(crate) cold: bool,
@@ -44,6 +52,12 @@ pub(crate) struct MeasureArgs {
     /// Built-in matrix products only; no library is loaded
     #[arg(long, conflicts_with = "library_path")]
     pub(crate) no_libraries: bool,
+    /// Show a profile that was measured before, `this` machine's or a file's, and measure nothing
+    #[arg(long, value_name = "MACHINE", conflicts_with_all = ["quick", "format", "gemm", "gemm_from", "cold", "threads", "library_path", "no_libraries", "output"])]
+    pub(crate) on: Option<String>,
+    /// Show the working of the figures whose names hold these words, of all without words
+    #[arg(long, value_name = "WORDS", num_args = 0.., conflicts_with = "html")]
+    pub(crate) explain: Option<Vec<String>>,
     /// Write the profile here instead of into the user's data directory
     #[arg(long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
@@ -59,6 +73,7 @@ impl MeasureArgs {
     /// The formats wanted; all where nothing was said.
     pub(crate) fn formats(&self) -> Vec<ElementFormat> {
         match self.format.as_slice() {
+            [] if self.gemm_from.is_some() => vec![ElementFormat::Fp32, ElementFormat::Bf16],
             [] => ElementFormat::ALL.to_vec(),
             formats => formats.iter().map(|format| format.element()).collect(),
         }
@@ -106,10 +121,15 @@ fn shape(text: &str) -> Result<[u64; 3], String> {
     if let Some(edge) = [m, n, k].into_iter().find(|edge| !(1..=MAX_EDGE).contains(edge)) {
         return Err(format!("{edge} is no edge of a product; 1 to {MAX_EDGE} is"));
     }
-    match u128::from(m) * u128::from(n) * u128::from(k) <= MAX_MACS {
+    match is_short([m, n, k]) {
         true => Ok([m, n, k]),
         false => Err("that product takes minutes; 2^42 multiply-adds are the most".to_owned()),
     }
+}
+
+/// Whether a product takes seconds at the most.
+pub(crate) fn is_short(shape: [u64; 3]) -> bool {
+    shape.iter().map(|edge| u128::from(*edge)).product::<u128>() <= MAX_MACS
 }
 
 #[cfg(test)]

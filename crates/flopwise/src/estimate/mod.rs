@@ -13,5 +13,6 @@ mod tests;
 mod utilisation;
 
 pub use roofline::{Assumption, Bound, Estimate, NodeEstimate, Rates, Setup, estimate};
+pub use shape::product_shapes;
 pub(crate) use utilisation::roof;
 pub use utilisation::{Shares, Utilisation, UtilisationPoint};

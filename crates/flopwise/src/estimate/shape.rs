@@ -42,6 +42,21 @@ impl Lengths<'_> {
     }
 }
 
+/// The matrix products that a graph consists of, each shape `[m, n, k]` once, in the order of
+/// their first appearance: what a machine should be measured on for this model.
+#[must_use]
+pub fn product_shapes(graph: &Graph, bindings: &Bindings) -> Vec<[u64; 3]> {
+    let mut shapes = Vec::new();
+    for node in &graph.nodes {
+        for product in products(graph, node, bindings) {
+            if !shapes.contains(&product.shape) {
+                shapes.push(product.shape);
+            }
+        }
+    }
+    shapes
+}
+
 /// The products of a node; empty where it has none, or a length is not known.
 pub(super) fn products(graph: &Graph, node: &Node, bindings: &Bindings) -> Vec<Product> {
     let lengths = Lengths {
