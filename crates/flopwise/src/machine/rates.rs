@@ -95,7 +95,8 @@ impl Profile {
         gemms.filter(|rate| rate.shape == Some(shape)).max_by_key(|rate| rate.threads)
     }
 
-    /// The bandwidth of a level at the most threads measured.
+    /// The bandwidth of a level at the most threads measured; of several sizes the largest arrays,
+    /// of which a nearer level holds the least.
     #[must_use]
     pub fn memory_rate(
         &self,
@@ -104,17 +105,18 @@ impl Profile {
         stores: Stores,
     ) -> Option<&MemoryRate> {
         let matching = self.memory.iter().filter(|rate| (rate.level, rate.op) == (level, op));
-        matching.filter(|rate| rate.stores == stores).max_by_key(|rate| rate.threads)
+        let matching = matching.filter(|rate| rate.stores == stores);
+        matching.max_by_key(|rate| (rate.threads, rate.array_bytes))
     }
 
     /// The read bandwidth of main memory on so many threads.
     pub(crate) fn dram_read_at(&self, threads: u32) -> Option<&MemoryRate> {
-        let mut reads = self.memory.iter().filter(|rate| {
+        let reads = self.memory.iter().filter(|rate| {
             rate.level == MemoryLevel::Dram
                 && rate.op == MemoryOp::Read
                 && rate.stores == Stores::Plain
         });
-        reads.find(|rate| rate.threads == threads)
+        reads.filter(|rate| rate.threads == threads).max_by_key(|rate| rate.array_bytes)
     }
 
     /// The main-memory bandwidth of `op`, through the caches, at the most threads measured.

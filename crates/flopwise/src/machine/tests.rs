@@ -163,6 +163,11 @@ fn rates_are_found() {
     let copy = |stores| profile.memory_rate(MemoryLevel::Dram, MemoryOp::Copy, stores);
     close(copy(Stores::Plain).unwrap().bytes_per_s.median, 48e9);
     close(copy(Stores::NonTemporal).unwrap().bytes_per_s.median, 72e9);
+    let mut with_small = profile.clone();
+    let small =
+        MemoryRate { array_bytes: 1 << 14, ..memory(MemoryLevel::Dram, MemoryOp::Read, 2, 99e9) };
+    with_small.memory.push(small);
+    assert_eq!(with_small.dram_read(), profile.dram_read());
     assert_eq!(profile.latency_of(MemoryLevel::L1).unwrap().cycles, Some(4.0));
     assert_eq!(profile.latency_of(MemoryLevel::L2), None);
 }
