@@ -11,6 +11,7 @@ use crate::record::Series;
 use crate::sample::{per_cycle, sampled};
 use flopwise::machine::{
     CacheState, ComputeKind, ComputeRate, MemoryLevel, MemoryOp, Probe, Profile, Stores,
+    moved_bytes,
 };
 use flopwise::units::{BytesPerSec, FlopsPerSec};
 
@@ -193,17 +194,18 @@ pub(crate) fn relate_to_roofs(profile: &mut Profile) {
 /// min(peak, intensity x bandwidth) (Williams, Waterman, Patterson 2009), each operand read once and
 /// the result written once, from the nearest level that holds them all.
 fn roof(profile: &Profile, rate: &ComputeRate, peak: f64) -> Option<f64> {
-    let [m, n, k] = rate.shape?.map(|length| length as f64);
+    let shape = rate.shape?;
     let is_named = |format: &&ElementFormat| format.name() == rate.format;
     let format = ElementFormat::ALL.iter().find(is_named)?;
-    let bytes = (m * k + k * n) * format.bytes() as f64 + m * n * format.sum_bytes() as f64;
+    let bytes = moved_bytes(shape, format.bytes(), format.sum_bytes());
+    let flops = 2.0 * shape.map(|length| length as f64).iter().product::<f64>();
     let level = match rate.cache {
         Some(CacheState::Cold) => MemoryLevel::Dram,
         Some(CacheState::Hot) | None => holding(profile, bytes, rate.threads),
     };
     let bandwidth = read_bandwidth(profile, level, rate.threads)
         .or_else(|| read_bandwidth(profile, MemoryLevel::Dram, rate.threads))?;
-    Some(peak.min(2.0 * m * n * k / bytes * bandwidth.0))
+    Some(peak.min(flops / bytes * bandwidth.0))
 }
 
 /// The nearest level that holds so many bytes: a cache of each thread's own holds its part of them.

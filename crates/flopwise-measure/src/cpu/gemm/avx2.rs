@@ -27,6 +27,7 @@ const FP64: TileKernel = TileKernel {
     step_bytes: 8,
     reads_plain_a: true,
     tiles: &FP64_TILES,
+    packing_tiles: Some(&FP64_PACKING_TILES),
     pack_row: pack::copy_row::<8>,
     pack_panel: pack::avx2::copy_panel_fp64,
     row_product: single_row::avx2::fp64,
@@ -41,6 +42,7 @@ const FP32: TileKernel = TileKernel {
     step_bytes: 4,
     reads_plain_a: true,
     tiles: &FP32_TILES,
+    packing_tiles: Some(&FP32_PACKING_TILES),
     pack_row: pack::copy_row::<4>,
     pack_panel: pack::avx2::copy_panel_fp32,
     row_product: single_row::avx2::fp32,
@@ -50,6 +52,7 @@ const BF16: TileKernel = TileKernel {
     format: ElementFormat::Bf16,
     backend: "asm-avx2-fma-widened",
     reads_plain_a: false,
+    packing_tiles: None,
     pack_row: pack::avx2::widen_row_bf16,
     pack_panel: pack::avx2::widen_panel_bf16,
     row_product: single_row::avx2::bf16,
@@ -65,6 +68,7 @@ const INT8: TileKernel = TileKernel {
     step_bytes: 4,
     reads_plain_a: false,
     tiles: &INT16_TILES,
+    packing_tiles: None,
     pack_row: pack::avx2::widen_row_u8,
     pack_panel: pack::avx2::widen_panel_s8,
     row_product: single_row::avx2::int8,
@@ -95,8 +99,8 @@ macro_rules! row {
 
 /// One step of all rows.
 macro_rules! step {
-    ($multiply:ident, $broadcast:literal, $step_bytes:literal, $step_idx:literal,
-     $panel:literal) => {
+    ($meanwhile:ident, $multiply:ident, $broadcast:literal, $step_bytes:literal,
+     $step_idx:tt, $panel:literal) => {
         concat!(
             "vmovups ymm12, ymmword ptr [",
             $panel,
@@ -104,12 +108,71 @@ macro_rules! step {
             "vmovups ymm13, ymmword ptr [",
             $panel,
             " + 32]\n",
+            $meanwhile!($step_idx),
             row!($multiply, $broadcast, 0, "ymm0", "ymm1", "rax", $step_bytes, $step_idx),
             row!($multiply, $broadcast, 1, "ymm2", "ymm3", "rax + r8", $step_bytes, $step_idx),
             row!($multiply, $broadcast, 2, "ymm4", "ymm5", "rax + 2*r8", $step_bytes, $step_idx),
             row!($multiply, $broadcast, 3, "ymm6", "ymm7", "rcx", $step_bytes, $step_idx),
             row!($multiply, $broadcast, 4, "ymm8", "ymm9", "rcx + r8", $step_bytes, $step_idx),
             row!($multiply, $broadcast, 5, "ymm10", "ymm11", "rcx + 2*r8", $step_bytes, $step_idx),
+        )
+    };
+}
+
+/// Beside the products, the rows of A that come next are asked for, and rows of B for later.
+macro_rules! fetch_a {
+    (begin) => {
+        "mov r14, [r15 + 80]\nmov rdx, [r15 + 88]"
+    };
+    (0) => {
+        "prefetcht0 [r13]\nprefetcht1 [r14]\n"
+    };
+    (1) => {
+        "prefetcht1 [r14 + rdx]\n"
+    };
+    (2) => {
+        "prefetcht0 [r13 + 64]\n"
+    };
+    (3) => {
+        "lea r14, [r14 + 2*rdx]\n"
+    };
+    (past $n_steps:literal, $step_bytes:literal) => {
+        concat!("add r13, 8*", $n_steps, "*", $step_bytes)
+    };
+}
+
+/// Beside the products, the panel of B is stored as the next tiles read it, and rows of B that come
+/// next are asked for.
+macro_rules! pack_b {
+    (begin) => {
+        "mov r14, [r15 + 72]"
+    };
+    (0) => {
+        pack_b!(0, "r13")
+    };
+    (1) => {
+        pack_b!(1, "r13 + r10")
+    };
+    (2) => {
+        pack_b!(2, "r13 + 2*r10")
+    };
+    (3) => {
+        pack_b!(3, "r13 + r11")
+    };
+    (past $n_steps:literal, $step_bytes:literal) => {
+        concat!("lea r13, [r13 + ", $n_steps, "*r10]\nadd r14, 64*", $n_steps)
+    };
+    ($step_idx:literal, $ahead:literal) => {
+        concat!(
+            "prefetcht0 [",
+            $ahead,
+            "]\n",
+            "vmovups ymmword ptr [r14 + 64*",
+            $step_idx,
+            "], ymm12\n",
+            "vmovups ymmword ptr [r14 + 64*",
+            $step_idx,
+            " + 32], ymm13\n",
         )
     };
 }
@@ -134,7 +197,8 @@ macro_rules! multiply_int16 {
 
 /// A micro-kernel of `ROWS` rows.
 macro_rules! tile {
-    ($name:ident, $multiply:ident, $broadcast:literal, $add:literal, $step_bytes:literal) => {
+    ($name:ident, $meanwhile:ident, $multiply:ident, $broadcast:literal, $add:literal,
+     $step_bytes:literal) => {
         /// # Safety
         /// As [`Tile`] says; AVX2 and FMA are there; `ROWS` is 1 to 6.
         #[target_feature(enable = "avx2,fma")]
@@ -164,18 +228,17 @@ macro_rules! tile {
                     ".irp i, 0,1,2,3,4,5,6,7,8,9,10,11",
                     "vxorps xmm\\i, xmm\\i, xmm\\i",
                     ".endr",
+                    $meanwhile!(begin),
                     "mov r12, [r15 + 48]",
                     "sub r12, 4",
                     "jb 3f",
                     ".p2align 5",
                     "2:",
-                    "prefetcht0 [r13]",
-                    step!($multiply, $broadcast, $step_bytes, 0, "r9"),
-                    step!($multiply, $broadcast, $step_bytes, 1, "r9 + r10"),
-                    "prefetcht0 [r13 + 64]",
-                    step!($multiply, $broadcast, $step_bytes, 2, "r9 + 2*r10"),
-                    concat!("add r13, 32*", $step_bytes),
-                    step!($multiply, $broadcast, $step_bytes, 3, "r9 + r11"),
+                    step!($meanwhile, $multiply, $broadcast, $step_bytes, 0, "r9"),
+                    step!($meanwhile, $multiply, $broadcast, $step_bytes, 1, "r9 + r10"),
+                    step!($meanwhile, $multiply, $broadcast, $step_bytes, 2, "r9 + 2*r10"),
+                    step!($meanwhile, $multiply, $broadcast, $step_bytes, 3, "r9 + r11"),
+                    $meanwhile!(past 4, $step_bytes),
                     concat!("add rax, 4*", $step_bytes),
                     concat!("add rcx, 4*", $step_bytes),
                     "lea r9, [r9 + 4*r10]",
@@ -185,9 +248,10 @@ macro_rules! tile {
                     "add r12, 4",
                     "jz 5f",
                     "4:",
-                    step!($multiply, $broadcast, $step_bytes, 0, "r9"),
+                    step!($meanwhile, $multiply, $broadcast, $step_bytes, 0, "r9"),
                     concat!("add rax, ", $step_bytes),
                     concat!("add rcx, ", $step_bytes),
+                    $meanwhile!(past 1, $step_bytes),
                     "add r9, r10",
                     "dec r12",
                     "jnz 4b",
@@ -229,7 +293,7 @@ macro_rules! tile {
                     rows = const ROWS,
                     out("rax") _, out("rcx") _, out("rdx") _, out("rsi") _,
                     out("r8") _, out("r9") _, out("r10") _, out("r11") _,
-                    out("r12") _, out("r13") _,
+                    out("r12") _, out("r13") _, out("r14") _,
                     out("ymm0") _, out("ymm1") _, out("ymm2") _, out("ymm3") _,
                     out("ymm4") _, out("ymm5") _, out("ymm6") _, out("ymm7") _,
                     out("ymm8") _, out("ymm9") _, out("ymm10") _, out("ymm11") _,
@@ -241,11 +305,21 @@ macro_rules! tile {
     };
 }
 
-tile!(fp32, multiply_fp32, "vbroadcastss", "vaddps", 4);
-tile!(fp64, multiply_fp64, "vbroadcastsd", "vaddpd", 8);
-tile!(int16, multiply_int16, "vpbroadcastd", "vpaddd", 4);
+tile!(fp32, fetch_a, multiply_fp32, "vbroadcastss", "vaddps", 4);
+tile!(fp64, fetch_a, multiply_fp64, "vbroadcastsd", "vaddpd", 8);
+tile!(int16, fetch_a, multiply_int16, "vpbroadcastd", "vpaddd", 4);
+tile!(fp32_packing, pack_b, multiply_fp32, "vbroadcastss", "vaddps", 4);
+tile!(fp64_packing, pack_b, multiply_fp64, "vbroadcastsd", "vaddpd", 8);
 
-const FP32_TILES: [Tile; 6] = [fp32::<1>, fp32::<2>, fp32::<3>, fp32::<4>, fp32::<5>, fp32::<6>];
-const FP64_TILES: [Tile; 6] = [fp64::<1>, fp64::<2>, fp64::<3>, fp64::<4>, fp64::<5>, fp64::<6>];
-const INT16_TILES: [Tile; 6] =
-    [int16::<1>, int16::<2>, int16::<3>, int16::<4>, int16::<5>, int16::<6>];
+/// The tiles of 1 to 6 rows.
+macro_rules! tiles {
+    ($tile:ident) => {
+        [$tile::<1>, $tile::<2>, $tile::<3>, $tile::<4>, $tile::<5>, $tile::<6>]
+    };
+}
+
+const FP32_TILES: [Tile; 6] = tiles!(fp32);
+const FP64_TILES: [Tile; 6] = tiles!(fp64);
+const INT16_TILES: [Tile; 6] = tiles!(int16);
+const FP32_PACKING_TILES: [Tile; 6] = tiles!(fp32_packing);
+const FP64_PACKING_TILES: [Tile; 6] = tiles!(fp64_packing);

@@ -34,6 +34,7 @@ const FP64: TileKernel = TileKernel {
     step_bytes: 8,
     reads_plain_a: true,
     tiles: &FP64_TILES,
+    packing_tiles: Some(&FP64_PACKING_TILES),
     pack_row: pack::copy_row::<8>,
     pack_panel: pack::avx512::copy_panel_fp64,
     row_product: single_row::avx512::fp64,
@@ -48,6 +49,7 @@ const FP32: TileKernel = TileKernel {
     step_bytes: 4,
     reads_plain_a: true,
     tiles: &FP32_TILES,
+    packing_tiles: Some(&FP32_PACKING_TILES),
     pack_row: pack::copy_row::<4>,
     pack_panel: pack::avx512::copy_panel_fp32,
     row_product: single_row::avx512::fp32,
@@ -59,6 +61,7 @@ const BF16: TileKernel = TileKernel {
     instruction: "vdpbf16ps zmm",
     step: 2,
     tiles: &BF16_TILES,
+    packing_tiles: None,
     pack_panel: pack::avx512::pair_panel_bf16,
     pack_row: pack::copy_row::<2>,
     row_product: single_row::avx512::bf16,
@@ -71,6 +74,7 @@ const INT8: TileKernel = TileKernel {
     instruction: "vpdpbusd zmm",
     step: 4,
     tiles: &INT8_TILES,
+    packing_tiles: None,
     pack_panel: pack::avx512::quad_panel_s8,
     pack_row: pack::copy_row::<1>,
     row_product: single_row::avx512::int8,
@@ -115,10 +119,11 @@ macro_rules! row {
 
 /// One step of all rows.
 macro_rules! step {
-    ($m:literal, $b:literal, $s:literal, $i:literal, $panel:literal) => {
+    ($meanwhile:ident, $m:literal, $b:literal, $s:literal, $i:tt, $panel:literal) => {
         concat!(
             "vmovups zmm28, zmmword ptr [", $panel, "]\n",
             "vmovups zmm29, zmmword ptr [", $panel, " + 64]\n",
+            $meanwhile!($i),
             row!($m, $b, 0, "zmm0", "zmm1", "zmm30", "rax", $s, $i),
             row!($m, $b, 1, "zmm2", "zmm3", "zmm31", "rax + r8", $s, $i),
             row!($m, $b, 2, "zmm4", "zmm5", "zmm30", "rax + 2*r8", $s, $i),
@@ -133,6 +138,94 @@ macro_rules! step {
             row!($m, $b, 11, "zmm22", "zmm23", "zmm31", "rsi + 2*r8", $s, $i),
             row!($m, $b, 12, "zmm24", "zmm25", "zmm30", "rdi", $s, $i),
             row!($m, $b, 13, "zmm26", "zmm27", "zmm31", "rdi + r8", $s, $i),
+        )
+    };
+}
+
+/// One of two rows of B for later, two lines each.
+macro_rules! later_b {
+    (0) => {
+        "prefetcht1 [r14]\nprefetcht1 [r14 + 64]\nadd r14, [r15 + 88]\n"
+    };
+    (1) => {
+        ""
+    };
+    (2) => {
+        "prefetcht1 [r14]\nprefetcht1 [r14 + 64]\nadd r14, [r15 + 88]\n"
+    };
+    (3) => {
+        ""
+    };
+}
+
+/// Beside the products, the rows of A that come next are asked for, and rows of B for later.
+macro_rules! fetch_a {
+    (begin) => {
+        "mov r14, [r15 + 80]"
+    };
+    ($step_idx:tt) => {
+        concat!("prefetcht0 [r13 + 64*", $step_idx, "]\n", later_b!($step_idx))
+    };
+    (past $n_steps:literal, $step_bytes:literal) => {
+        concat!("add r13, 64*", $n_steps)
+    };
+}
+
+/// As [`fetch_a`], for steps of 8 bytes: 14 rows of them are two lines.
+macro_rules! fetch_wide_a {
+    (begin) => {
+        "mov r14, [r15 + 80]"
+    };
+    ($step_idx:tt) => {
+        concat!(
+            "prefetcht0 [r13 + 128*",
+            $step_idx,
+            "]\n",
+            "prefetcht0 [r13 + 128*",
+            $step_idx,
+            " + 64]\n",
+        )
+    };
+    (past $n_steps:literal, $step_bytes:literal) => {
+        concat!("add r13, 128*", $n_steps)
+    };
+}
+
+/// Beside the products, the panel of B is stored as the next tiles read it, and rows of B that come
+/// next are asked for.
+macro_rules! pack_b {
+    (begin) => {
+        "mov r14, [r15 + 72]"
+    };
+    (0) => {
+        pack_b!(0, "r13")
+    };
+    (1) => {
+        pack_b!(1, "r13 + r10")
+    };
+    (2) => {
+        pack_b!(2, "r13 + 2*r10")
+    };
+    (3) => {
+        pack_b!(3, "r13 + r11")
+    };
+    (past $n_steps:literal, $step_bytes:literal) => {
+        concat!("lea r13, [r13 + ", $n_steps, "*r10]\nadd r14, 128*", $n_steps)
+    };
+    ($step_idx:literal, $ahead:literal) => {
+        concat!(
+            "prefetcht0 [",
+            $ahead,
+            "]\n",
+            "prefetcht0 [",
+            $ahead,
+            " + 64]\n",
+            "vmovups zmmword ptr [r14 + 128*",
+            $step_idx,
+            "], zmm28\n",
+            "vmovups zmmword ptr [r14 + 128*",
+            $step_idx,
+            " + 64], zmm29\n",
         )
     };
 }
@@ -162,7 +255,8 @@ macro_rules! advance {
 
 /// A micro-kernel of `ROWS` rows.
 macro_rules! tile {
-    ($name:ident, $features:literal, $m:literal, $b:literal, $add:literal, $s:literal) => {
+    ($name:ident, $meanwhile:ident, $features:literal, $m:literal, $b:literal, $add:literal,
+     $s:literal) => {
         /// # Safety
         /// As [`Tile`] says; the instructions are there; `ROWS` is 1 to 14.
         #[target_feature(enable = $features)]
@@ -199,20 +293,17 @@ macro_rules! tile {
                     "vpxord zmm\\i, zmm\\i, zmm\\i",
                     ".endr",
                     "mov r13, [r15 + 56]",
+                    $meanwhile!(begin),
                     "mov r12, [r15 + 48]",
                     "sub r12, 4",
                     "jb 3f",
                     ".p2align 6",
                     "2:",
-                    "prefetcht0 [r13]",
-                    step!($m, $b, $s, 0, "r9"),
-                    "prefetcht0 [r13 + 64]",
-                    step!($m, $b, $s, 1, "r9 + r10"),
-                    "prefetcht0 [r13 + 128]",
-                    step!($m, $b, $s, 2, "r9 + 2*r10"),
-                    "prefetcht0 [r13 + 192]",
-                    step!($m, $b, $s, 3, "r9 + r11"),
-                    concat!("add r13, 64*", $s),
+                    step!($meanwhile, $m, $b, $s, 0, "r9"),
+                    step!($meanwhile, $m, $b, $s, 1, "r9 + r10"),
+                    step!($meanwhile, $m, $b, $s, 2, "r9 + 2*r10"),
+                    step!($meanwhile, $m, $b, $s, 3, "r9 + r11"),
+                    $meanwhile!(past 4, $s),
                     advance!(concat!("4*", $s)),
                     "lea r9, [r9 + 4*r10]",
                     "sub r12, 4",
@@ -221,8 +312,9 @@ macro_rules! tile {
                     "add r12, 4",
                     "jz 5f",
                     "4:",
-                    step!($m, $b, $s, 0, "r9"),
+                    step!($meanwhile, $m, $b, $s, 0, "r9"),
                     advance!($s),
+                    $meanwhile!(past 1, $s),
                     "add r9, r10",
                     "dec r12",
                     "jnz 4b",
@@ -264,7 +356,7 @@ macro_rules! tile {
                     rows = const ROWS,
                     out("rax") _, out("rcx") _, out("rdx") _, out("rsi") _, out("rdi") _,
                     out("r8") _, out("r9") _, out("r10") _, out("r11") _,
-                    out("r12") _, out("r13") _,
+                    out("r12") _, out("r13") _, out("r14") _,
                     out("zmm0") _, out("zmm1") _, out("zmm2") _, out("zmm3") _,
                     out("zmm4") _, out("zmm5") _, out("zmm6") _, out("zmm7") _,
                     out("zmm8") _, out("zmm9") _, out("zmm10") _, out("zmm11") _,
@@ -280,10 +372,13 @@ macro_rules! tile {
     };
 }
 
-tile!(fp32, "avx512f", "vfmadd231ps", "vbroadcastss", "vaddps", 4);
-tile!(fp64, "avx512f", "vfmadd231pd", "vbroadcastsd", "vaddpd", 8);
-tile!(bf16, "avx512f,avx512bf16", "vdpbf16ps", "vbroadcastss", "vaddps", 4);
-tile!(int8, "avx512f,avx512vnni", "vpdpbusd", "vpbroadcastd", "vpaddd", 4);
+tile!(fp32, fetch_a, "avx512f", "vfmadd231ps", "vbroadcastss", "vaddps", 4);
+tile!(fp64, fetch_wide_a, "avx512f", "vfmadd231pd", "vbroadcastsd", "vaddpd", 8);
+tile!(bf16, fetch_a, "avx512f,avx512bf16", "vdpbf16ps", "vbroadcastss", "vaddps", 4);
+tile!(int8, fetch_a, "avx512f,avx512vnni", "vpdpbusd", "vpbroadcastd", "vpaddd", 4);
+
+tile!(fp32_packing, pack_b, "avx512f", "vfmadd231ps", "vbroadcastss", "vaddps", 4);
+tile!(fp64_packing, pack_b, "avx512f", "vfmadd231pd", "vbroadcastsd", "vaddpd", 8);
 
 /// The tiles of 1 to 14 rows.
 macro_rules! tiles {
@@ -311,3 +406,5 @@ const FP32_TILES: [Tile; 14] = tiles!(fp32);
 const FP64_TILES: [Tile; 14] = tiles!(fp64);
 const BF16_TILES: [Tile; 14] = tiles!(bf16);
 const INT8_TILES: [Tile; 14] = tiles!(int8);
+const FP32_PACKING_TILES: [Tile; 14] = tiles!(fp32_packing);
+const FP64_PACKING_TILES: [Tile; 14] = tiles!(fp64_packing);

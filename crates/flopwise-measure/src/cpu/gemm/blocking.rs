@@ -41,7 +41,8 @@ pub(super) fn blocking(kernel: &TileKernel, caches: &Caches) -> Blocking {
     let step_bytes = n_steps * kernel.step_bytes;
     let n_rows = (caches.second / 2 / step_bytes).max(kernel.n_rows());
     let n_columns = (caches.last / 2 / step_bytes) / kernel.n_columns * kernel.n_columns;
-    Blocking { n_steps, n_rows, n_columns: n_columns.max(kernel.n_columns) }
+    let n_columns = n_columns.max(kernel.n_columns);
+    Blocking { n_steps, n_rows, n_columns }
 }
 
 /// The caches of processor 0, the last one shared by so many threads; where the system does not

@@ -6,7 +6,7 @@ use super::blocking::Blocking;
 use super::memory::Memory;
 use super::pack::Panel;
 use super::single_row::RowCall;
-use super::tile::{Call, TileKernel};
+use super::tile::{Call, ROWS_AHEAD, Tile, TileKernel};
 use crate::bench::Unmeasurable;
 use std::ops::Range;
 
@@ -125,21 +125,45 @@ impl Block<'_> {
         let Block { kernel, product, .. } = *self;
         // SAFETY: the caller's promise.
         let a = unsafe { self.rows_of_a() };
-        let n_steps = self.steps.len();
-        let panel_bytes = n_steps * kernel.panel_step_bytes();
+        let panel_bytes = self.steps.len() * kernel.panel_step_bytes();
+        let [m, ..] = product.shape;
+        // What no later rows need makes room for the next: it stays in the nearest cache.
+        let kept_bytes = if self.rows.len() == m { 0 } else { panel_bytes };
         for (panel_idx, first_column) in self.columns.clone().step_by(kernel.n_columns).enumerate()
         {
             let n_columns = kernel.n_columns.min(self.columns.end - first_column);
-            let b = self.packed.b.start().wrapping_add(panel_idx * panel_bytes);
-            if self.rows.start == 0 {
-                // SAFETY: the panel lies in B; the target was made for all panels of a block.
-                unsafe { self.pack_panel(first_column, n_columns, b) };
-            }
+            let b = self.packed.b.start().wrapping_add(panel_idx * kept_bytes);
+            // SAFETY: the columns lie in B; the target was made for all panels of a block.
+            let source = unsafe { self.begin_panel(first_column, n_columns, b) };
+            let next_column = first_column + kernel.n_columns;
+            let is_next_packed = self.rows.start == 0 && next_column < self.columns.end;
+            let next_source = is_next_packed.then(|| self.plain_b(self.steps.start, next_column));
             let c = product.c.wrapping_add(first_column * kernel.sum_bytes());
-            let panel = Strip { b, b_stride: kernel.panel_step_bytes(), c, n_columns };
-            // SAFETY: A's rows and the panel are packed.
-            unsafe { self.multiply_panel(a, panel) };
+            // SAFETY: A's rows and the panel are packed, or the first tile packs it.
+            unsafe { self.multiply_panel(a, Strip { b, source, next_source, c, n_columns }) };
         }
+    }
+
+    /// Packs a panel that the first rows meet, unless their first tile does so itself.
+    ///
+    /// # Safety
+    /// As [`multiply`] says; `target` is valid for a panel.
+    unsafe fn begin_panel(
+        &self,
+        first_column: usize,
+        n_columns: usize,
+        target: *mut u8,
+    ) -> Option<(*const u8, &'static [Tile])> {
+        if self.rows.start != 0 {
+            return None;
+        }
+        if let (Some(tiles), true) = (self.kernel.packing_tiles, n_columns == self.kernel.n_columns)
+        {
+            return Some((self.plain_b(self.steps.start, first_column), tiles));
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.pack_panel(first_column, n_columns, target) };
+        None
     }
 
     /// This block's part of A: packed, or as it lies where few panels would profit.
@@ -176,17 +200,22 @@ impl Block<'_> {
     unsafe fn pack_panel(&self, first_column: usize, n_columns: usize, target: *mut u8) {
         let Block { kernel, product, .. } = *self;
         let [_, _, k] = product.shape;
-        let first_row = self.steps.start * kernel.step;
-        let offset = first_row * product.b_stride + first_column * kernel.factor_bytes();
         let panel = Panel {
-            source: product.b.wrapping_add(offset),
+            source: self.plain_b(self.steps.start, first_column),
             stride: product.b_stride,
-            depth: (self.steps.len() * kernel.step).min(k - first_row),
+            depth: (self.steps.len() * kernel.step).min(k - self.steps.start * kernel.step),
             n_columns,
             target,
         };
         // SAFETY: the caller's promise; the rows and columns lie in B.
         unsafe { (kernel.pack_panel)(&panel) };
+    }
+
+    /// Where a step of a panel begins in B.
+    fn plain_b(&self, step: usize, first_column: usize) -> *const u8 {
+        let Block { kernel, product, .. } = *self;
+        let offset = step * kernel.step * product.b_stride + first_column * kernel.factor_bytes();
+        product.b.wrapping_add(offset)
     }
 
     /// All tiles of one panel.
@@ -201,18 +230,34 @@ impl Block<'_> {
         for tile_idx in 0..n_tiles {
             let (first_row, end_row) = (edge(tile_idx), edge(tile_idx + 1));
             let row_in_c = self.rows.start + first_row;
-            let call = Call {
+            let mut call = Call {
                 a: a.start.wrapping_add(first_row * a.stride),
                 a_stride: a.stride,
                 b: strip.b,
-                b_stride: strip.b_stride,
+                b_stride: kernel.panel_step_bytes(),
                 c: strip.c.wrapping_add(row_in_c * product.c_stride),
                 c_stride: product.c_stride,
                 n_steps: self.steps.len(),
-                next_a: a.start.wrapping_add(end_row * a.stride),
+                next: a.start.wrapping_add(end_row * a.stride),
                 accumulates: usize::from(0 < self.steps.start),
+                packed: strip.b,
+                later: a.start,
+                later_stride: 0,
             };
-            let tile = kernel.tiles[end_row - first_row - 1];
+            if let (Some(source), true) = (strip.next_source, n_tiles <= tile_idx + 2) {
+                // The last two tiles ask for one half each of what the next panel is packed from.
+                let first_step = if tile_idx + 1 == n_tiles { self.steps.len() / 2 } else { 0 };
+                let offset = first_step * kernel.step * product.b_stride;
+                call.later = source.wrapping_add(offset);
+                call.later_stride = product.b_stride;
+            }
+            let mut tiles = kernel.tiles;
+            if let (0, Some((source, packing_tiles))) = (tile_idx, strip.source) {
+                (call.b, call.b_stride) = (source, product.b_stride);
+                call.next = source.wrapping_add(ROWS_AHEAD * product.b_stride);
+                tiles = packing_tiles;
+            }
+            let tile = tiles[end_row - first_row - 1];
             // SAFETY: the rows and the panel hold the block's steps; C's rows hold the columns.
             unsafe {
                 match strip.n_columns == kernel.n_columns {
@@ -251,8 +296,11 @@ impl Block<'_> {
 /// A panel of B and the columns of C below it.
 #[derive(Clone, Copy)]
 struct Strip {
-    b: *const u8,
-    b_stride: usize,
+    b: *mut u8,
+    /// Where it lies in B, and the tiles that pack it, if that is yet to be done.
+    source: Option<(*const u8, &'static [Tile])>,
+    /// Where the next one lies in B, if that is yet to be packed.
+    next_source: Option<*const u8>,
     c: *mut u8,
     n_columns: usize,
 }

@@ -23,6 +23,7 @@ const FP64: TileKernel = TileKernel {
     step_bytes: 8,
     reads_plain_a: true,
     tiles: &[fp64::<1>, fp64::<2>, fp64::<3>, fp64::<4>],
+    packing_tiles: None,
     pack_row: pack::copy_row::<8>,
     pack_panel: panel_fp64,
     row_product: row_fp64,

@@ -30,18 +30,29 @@ pub(super) struct Call {
     pub(super) c_stride: usize,
     /// Steps along k.
     pub(super) n_steps: usize,
-    /// Where A will be read next: fetched meanwhile, never dereferenced.
-    pub(super) next_a: *const u8,
+    /// What will be read next, rows of A or of B: fetched meanwhile, never dereferenced.
+    pub(super) next: *const u8,
     /// 1 to add to C, 0 to overwrite it.
     pub(super) accumulates: usize,
+    /// Where a packing tile stores the panel that it reads; others leave it alone.
+    pub(super) packed: *mut u8,
+    /// Rows of B that will be packed later, asked for meanwhile by tiles that do not pack, half as
+    /// many as the tile has steps; never dereferenced.
+    pub(super) later: *const u8,
+    /// Bytes between those rows.
+    pub(super) later_stride: usize,
 }
+
+/// Rows of B that packing tiles look ahead: some hundred cycles, what main memory takes.
+pub(super) const ROWS_AHEAD: usize = 24;
 
 /// Computes the tile of a [`Call`].
 ///
 /// # Safety
 /// The instructions of its [`TileKernel`] are there. With r the rows of this micro-kernel and c the
 /// columns of its kernel, `a` is valid for r rows of `n_steps` steps, `b` for `n_steps` steps of c
-/// lanes, `c` for r rows of c sums, for writing too and by this thread alone.
+/// lanes, `c` for r rows of c sums, for writing too and by this thread alone; so is `packed`, of a
+/// packing tile, for `n_steps` steps of c lanes.
 pub(super) type Tile = unsafe fn(&Call);
 
 /// One way of multiplying matrices of a format. In existence only where the processor has its
@@ -64,6 +75,9 @@ pub(super) struct TileKernel {
     pub(super) reads_plain_a: bool,
     /// The tiles of 1, 2, 3 ... rows.
     pub(super) tiles: &'static [Tile],
+    /// Tiles that read B where it lies and store it as a panel on the way, `next` being so many
+    /// rows of B ahead as [`ROWS_AHEAD`] says; where packing changes no factor.
+    pub(super) packing_tiles: Option<&'static [Tile]>,
     /// Packs part of a row of A.
     pub(super) pack_row: PackRow,
     /// Packs a panel of B.
