@@ -202,6 +202,7 @@ macro_rules! tile {
         /// # Safety
         /// As [`Tile`] says; AVX2 and FMA are there; `ROWS` is 1 to 6.
         #[target_feature(enable = "avx2,fma")]
+        #[allow(clippy::too_many_lines)] // one piece of assembly
         unsafe fn $name<const ROWS: usize>(call: &Call) {
             // SAFETY: reads `ROWS` rows and a panel of `n_steps` steps, reads and writes `ROWS`
             // rows of 64 bytes of C: what the caller promises is there.

@@ -260,6 +260,7 @@ macro_rules! tile {
         /// # Safety
         /// As [`Tile`] says; the instructions are there; `ROWS` is 1 to 14.
         #[target_feature(enable = $features)]
+        #[allow(clippy::too_many_lines)] // one piece of assembly
         unsafe fn $name<const ROWS: usize>(call: &Call) {
             // SAFETY: reads `ROWS` rows and a panel of `n_steps` steps, reads and writes `ROWS`
             // rows of 128 bytes of C: what the caller promises is there.
