@@ -195,6 +195,81 @@ macro_rules! multiply_int16 {
     };
 }
 
+/// Takes the call apart, asks for the tile, which is needed when the sums are complete, and clears
+/// the sums.
+macro_rules! begin {
+    () => {
+        concat!(
+            // rax, rcx: rows 0 and 3 of A; r8: its stride.
+            "mov rax, [r15]\n",
+            "mov r8, [r15 + 8]\n",
+            "lea rcx, [r8 + 2*r8]\n",
+            "add rcx, rax\n",
+            // r9: the panel; r10, r11: one and three steps of it.
+            "mov r9, [r15 + 16]\n",
+            "mov r10, [r15 + 24]\n",
+            "lea r11, [r10 + 2*r10]\n",
+            "mov r13, [r15 + 56]\n",
+            // The tile is needed when the sums are complete: asked for now.
+            "mov rdx, [r15 + 32]\n",
+            "mov rsi, [r15 + 40]\n",
+            ".rept {rows}\n",
+            "prefetcht0 [rdx]\n",
+            "prefetcht0 [rdx + 63]\n",
+            "add rdx, rsi\n",
+            ".endr\n",
+            ".irp i, 0,1,2,3,4,5,6,7,8,9,10,11\n",
+            "vxorps xmm\\i, xmm\\i, xmm\\i\n",
+            ".endr\n",
+        )
+    };
+}
+
+/// Adds the tile to the sums if it is asked for, and stores them.
+macro_rules! end {
+    ($add:literal) => {
+        concat!(
+            "mov rax, [r15 + 32]\n",
+            "mov r8, [r15 + 40]\n",
+            "mov rcx, rax\n",
+            "cmp qword ptr [r15 + 64], 0\n",
+            "je 6f\n",
+            ".irp i, 0,2,4,6,8,10\n",
+            ".if {rows} > \\i/2\n",
+            $add,
+            " ymm\\i, ymm\\i, ymmword ptr [rcx]",
+            "\n",
+            "add rcx, r8\n",
+            ".endif\n",
+            ".endr\n",
+            "mov rcx, rax\n",
+            ".irp i, 1,3,5,7,9,11\n",
+            ".if {rows} > \\i/2\n",
+            $add,
+            " ymm\\i, ymm\\i, ymmword ptr [rcx + 32]",
+            "\n",
+            "add rcx, r8\n",
+            ".endif\n",
+            ".endr\n",
+            "6:\n",
+            "mov rcx, rax\n",
+            ".irp i, 0,2,4,6,8,10\n",
+            ".if {rows} > \\i/2\n",
+            "vmovups ymmword ptr [rcx], ymm\\i\n",
+            "add rcx, r8\n",
+            ".endif\n",
+            ".endr\n",
+            ".irp i, 1,3,5,7,9,11\n",
+            ".if {rows} > \\i/2\n",
+            "vmovups ymmword ptr [rax + 32], ymm\\i\n",
+            "add rax, r8\n",
+            ".endif\n",
+            ".endr\n",
+            "vzeroupper\n",
+        )
+    };
+}
+
 /// A micro-kernel of `ROWS` rows.
 macro_rules! tile {
     ($name:ident, $meanwhile:ident, $multiply:ident, $broadcast:literal, $add:literal,
@@ -208,27 +283,7 @@ macro_rules! tile {
             // rows of 64 bytes of C: what the caller promises is there.
             unsafe {
                 asm!(
-                    // rax, rcx: rows 0 and 3 of A; r8: its stride.
-                    "mov rax, [r15]",
-                    "mov r8, [r15 + 8]",
-                    "lea rcx, [r8 + 2*r8]",
-                    "add rcx, rax",
-                    // r9: the panel; r10, r11: one and three steps of it.
-                    "mov r9, [r15 + 16]",
-                    "mov r10, [r15 + 24]",
-                    "lea r11, [r10 + 2*r10]",
-                    "mov r13, [r15 + 56]",
-                    // The tile is needed when the sums are complete: asked for now.
-                    "mov rdx, [r15 + 32]",
-                    "mov rsi, [r15 + 40]",
-                    ".rept {rows}",
-                    "prefetcht0 [rdx]",
-                    "prefetcht0 [rdx + 63]",
-                    "add rdx, rsi",
-                    ".endr",
-                    ".irp i, 0,1,2,3,4,5,6,7,8,9,10,11",
-                    "vxorps xmm\\i, xmm\\i, xmm\\i",
-                    ".endr",
+                    begin!(),
                     $meanwhile!(begin),
                     "mov r12, [r15 + 48]",
                     "sub r12, 4",
@@ -257,48 +312,16 @@ macro_rules! tile {
                     "dec r12",
                     "jnz 4b",
                     "5:",
-                    "mov rax, [r15 + 32]",
-                    "mov r8, [r15 + 40]",
-                    "mov rcx, rax",
-                    "cmp qword ptr [r15 + 64], 0",
-                    "je 6f",
-                    ".irp i, 0,2,4,6,8,10",
-                    ".if {rows} > \\i/2",
-                    concat!($add, " ymm\\i, ymm\\i, ymmword ptr [rcx]"),
-                    "add rcx, r8",
-                    ".endif",
-                    ".endr",
-                    "mov rcx, rax",
-                    ".irp i, 1,3,5,7,9,11",
-                    ".if {rows} > \\i/2",
-                    concat!($add, " ymm\\i, ymm\\i, ymmword ptr [rcx + 32]"),
-                    "add rcx, r8",
-                    ".endif",
-                    ".endr",
-                    "6:",
-                    "mov rcx, rax",
-                    ".irp i, 0,2,4,6,8,10",
-                    ".if {rows} > \\i/2",
-                    "vmovups ymmword ptr [rcx], ymm\\i",
-                    "add rcx, r8",
-                    ".endif",
-                    ".endr",
-                    ".irp i, 1,3,5,7,9,11",
-                    ".if {rows} > \\i/2",
-                    "vmovups ymmword ptr [rax + 32], ymm\\i",
-                    "add rax, r8",
-                    ".endif",
-                    ".endr",
-                    "vzeroupper",
+                    end!($add),
                     in("r15") call,
                     rows = const ROWS,
                     out("rax") _, out("rcx") _, out("rdx") _, out("rsi") _,
                     out("r8") _, out("r9") _, out("r10") _, out("r11") _,
                     out("r12") _, out("r13") _, out("r14") _,
-                    out("ymm0") _, out("ymm1") _, out("ymm2") _, out("ymm3") _,
-                    out("ymm4") _, out("ymm5") _, out("ymm6") _, out("ymm7") _,
-                    out("ymm8") _, out("ymm9") _, out("ymm10") _, out("ymm11") _,
-                    out("ymm12") _, out("ymm13") _, out("ymm14") _, out("ymm15") _,
+                    out("ymm0") _, out("ymm1") _, out("ymm2") _, out("ymm3") _, out("ymm4") _,
+                    out("ymm5") _, out("ymm6") _, out("ymm7") _, out("ymm8") _, out("ymm9") _,
+                    out("ymm10") _, out("ymm11") _, out("ymm12") _, out("ymm13") _, out("ymm14") _,
+                    out("ymm15") _,
                     options(nostack),
                 );
             }

@@ -232,9 +232,9 @@ mod tests {
                 b.entry(4, idx / 2, idx % 2).cast::<f32>().write(*right);
             }
         }
-        let entry = |row, column| Expected::of(format, [&a, &b], row, column).value;
+        let entry = |row, column| Expected::of(format, [&a, &b], row, column).value as i64;
         // [1 2; 3 4] x [5 6; 7 8]
-        assert_eq!([entry(0, 0), entry(0, 1), entry(1, 0), entry(1, 1)], [19.0, 22.0, 43.0, 50.0]);
+        assert_eq!([entry(0, 0), entry(0, 1), entry(1, 0), entry(1, 1)], [19, 22, 43, 50]);
     }
 
     #[test]

@@ -2,11 +2,11 @@
 //!
 //! Not here: blocking and loops (`driver.rs`), and the assembly itself (`avx2.rs`, `avx512.rs`).
 //!
-//! A's rows are read as they lie, so that packing A is a copy without transposition: one step takes
-//! as many neighbouring factors of a row as fill one lane of a register (one FP32 or FP64, two BF16,
-//! four INT8) and broadcasts them. A panel of B holds, step by step, the same factors of each of its
-//! columns. Goto and van de Geijn 2008, "Anatomy of High-Performance Matrix Multiplication"; Van Zee
-//! and van de Geijn 2015, "BLIS".
+//! A's rows are read as they lie, so that packing A is a copy without transposition: one step
+//! takes as many neighbouring factors of a row as fill one lane of a register (one FP32 or FP64,
+//! two BF16, four INT8) and broadcasts them. A panel of B holds, step by step, the same factors of
+//! each of its columns. Goto and van de Geijn 2008, "Anatomy of High-Performance Matrix
+//! Multiplication"; Van Zee and van de Geijn 2015, "BLIS".
 
 use super::pack::{PackPanel, PackRow};
 use super::single_row::RowProduct;
