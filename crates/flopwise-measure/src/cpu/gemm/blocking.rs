@@ -36,7 +36,7 @@ const MAX_STEPS: usize = 512;
 
 /// The blocks for a kernel.
 pub(super) fn blocking(kernel: &TileKernel, caches: &Caches) -> Blocking {
-    let in_first = caches.first * 3 / 4 / kernel.panel_step_bytes();
+    let in_first = caches.first / 2 / kernel.panel_step_bytes();
     let n_steps = in_first.clamp(MIN_STEPS, MAX_STEPS) / STEP_UNIT * STEP_UNIT;
     let step_bytes = n_steps * kernel.step_bytes;
     let n_rows = (caches.second / 2 / step_bytes).max(kernel.n_rows());
