@@ -347,6 +347,9 @@ pub struct Slice {
     /// What the slice cost in all, waiting included: the budget is charged with this, so that a
     /// deadline needs no clock.
     pub spent_s: f64,
+    /// How long the slowest thread held its processor; `None` where the system does not tell, or
+    /// where threads wait for each other.
+    pub processor_s: Option<f64>,
     /// Whether it may be believed.
     pub outcome: Outcome,
 }

@@ -157,7 +157,7 @@ fn at(question: &Question) -> String {
 mod tests {
     use super::*;
     use crate::{Mock, Plan, measure};
-    use flopwise::machine::Sampled;
+    use flopwise::machine::{Sampled, TimedBy};
 
     /// A product of `edge` cubed at `gigaflops`, the peak of its format being `peak`.
     fn rate(backend: &str, format: &str, edge: u64, gigaflops: f64, peak: f64) -> ComputeRate {
@@ -180,6 +180,7 @@ mod tests {
             chains: None,
             cache: Some(CacheState::Hot),
             padding: Some(0),
+            timed_by: TimedBy::Wall,
             flops_per_s,
             fraction_of_peak: (0.0 < peak).then(|| gigaflops / peak),
             fraction_of_roofline: None,

@@ -10,8 +10,8 @@ use crate::curve::{levels_of_curve, note_measured_sizes};
 use crate::record::Series;
 use crate::sample::{per_cycle, sampled};
 use flopwise::machine::{
-    CacheState, ComputeKind, ComputeRate, MemoryLevel, MemoryOp, Probe, Profile, Stores,
-    moved_bytes,
+    CacheState, ComputeKind, ComputeRate, MemoryLevel, MemoryOp, Probe, Profile, Sampled, Stores,
+    TimedBy, moved_bytes,
 };
 use flopwise::units::{BytesPerSec, FlopsPerSec};
 
@@ -22,6 +22,8 @@ pub(crate) const SHARED_CORE: f64 = 0.75;
 const CLOCK_TOLERANCE: f64 = 0.05;
 /// Below this share of undisturbed slices over the whole run the machine was too busy to answer.
 const TOO_BUSY: f64 = 0.1;
+/// Rates with a smaller share of undisturbed slices are counted in a note.
+const FEW_KEPT: f64 = 0.3;
 /// What of a long run under load counts as its beginning.
 const BEGINNING_S: f64 = 0.1;
 /// Main memory whose looks differ by more is shared with others.
@@ -73,18 +75,16 @@ impl Findings {
                 .find(|(format, chains, _)| *format == ability.format && *chains == 1);
             let is_first = |other: &&crate::bench::PeakAbility| other.format == ability.format;
             let is_best = abilities.peaks.iter().find(is_first) == Some(ability);
-            let (Some((format, _, rate)), true) = (of_one, is_best) else { continue };
+            // The chain of several instructions goes through the last of them only.
+            let is_one = !ability.instruction.contains('+');
+            let (Some((format, _, rate)), true) = (of_one, is_best && is_one) else { continue };
             let cycles = latency_cycles(*rate, f64::from(ability.ops_per_instruction));
             let enough = self.enough_chains(*format);
             profile.probes.push(Probe {
                 name: format!("{} latency of {}", format.name(), ability.instruction),
                 value: cycles,
                 unit: "cycles".to_owned(),
-                meaning: format!(
-                    "{:.0} operations over the {rate:.2} a cycle that one chain reaches; {enough} \
-                     chains reach the peak",
-                    f64::from(ability.ops_per_instruction)
-                ),
+                meaning: format!("one chain: {rate:.2} op/cycle; {enough} chains for the peak"),
             });
         }
         if !self.curve.is_empty() {
@@ -126,7 +126,7 @@ pub(crate) fn values(profile: &mut Profile, experiment: &Experiment, series: &Se
         name: format!("{} multiply-add of {what}", format.name()),
         value: ordinary / found,
         unit: "x".to_owned(),
-        meaning: format!("times as long as on ordinary numbers: {found:.1} operations a cycle"),
+        meaning: format!("times as long as on ordinary numbers: {found:.1} op/cycle"),
     });
 }
 
@@ -227,6 +227,33 @@ fn read_bandwidth(profile: &Profile, level: MemoryLevel, threads: u32) -> Option
     Some(BytesPerSec(rate.bytes_per_s.median))
 }
 
+/// How many rates come from few of their samples, and how many from time on the processor.
+fn few_kept(profile: &Profile) -> Vec<String> {
+    let by_wall = profile.compute.iter().filter(|rate| rate.timed_by == TimedBy::Wall);
+    let compute = by_wall.clone().map(|rate| rate.flops_per_s);
+    let rates = compute.chain(profile.memory.iter().map(|rate| rate.bytes_per_s));
+    let is_few = |rate: &Sampled| f64::from(rate.samples) < FEW_KEPT * f64::from(rate.taken);
+    let n_few = rates.clone().filter(is_few).count();
+    let n_by_processor = profile.compute.len() - by_wall.count();
+    let mut notes = Vec::new();
+    if 0 < n_few {
+        notes.push(format!(
+            "{n_few} of {} rates come from less than {:.0} % of their samples: other work ran on \
+             these processors",
+            rates.count(),
+            100.0 * FEW_KEPT
+        ));
+    }
+    if 0 < n_by_processor {
+        notes.push(format!(
+            "{n_by_processor} products had hardly a sample that nothing disturbed, and are timed by \
+             how long the slowest thread held its processor; what others left in the caches makes \
+             them a little low"
+        ));
+    }
+    notes
+}
+
 /// What the figures together say about the machine.
 pub(crate) fn note_doubts(profile: &mut Profile) {
     let host = &profile.machine;
@@ -261,13 +288,19 @@ pub(crate) fn note_doubts(profile: &mut Profile) {
             }
         }
     }
+    notes.extend(few_kept(profile));
     let shared = profile.memory.iter().filter_map(|rate| {
         let [low, high] = rate.range?;
         (SHARED_MEMORY * low < high).then(|| {
             format!(
-                "main memory, {:?} on {} threads: {} in one look, {} in another; others use it too",
-                rate.op,
-                rate.threads,
+                "main memory, {}{} on {}: {} in one look, {} in another; others use it too",
+                format!("{:?}", rate.op).to_lowercase(),
+                if rate.stores == Stores::NonTemporal { " past the caches" } else { "" },
+                if rate.threads == 1 {
+                    "1 thread".to_owned()
+                } else {
+                    format!("{} threads", rate.threads)
+                },
                 BytesPerSec(low),
                 BytesPerSec(high)
             )

@@ -112,7 +112,8 @@ impl Mock {
             self.rates.preempt_every.is_some_and(|every| self.n_slices.is_multiple_of(every));
         let (rate, outcome) =
             if preempted { (rate / 2.0, Outcome::Disturbed) } else { (rate, Outcome::Clean) };
-        Slice { seconds: SLICE_S, work: rate * SLICE_S, spent_s: SLICE_S, outcome }
+        let (seconds, work) = (SLICE_S, rate * SLICE_S);
+        Slice { seconds, work, spent_s: SLICE_S, processor_s: None, outcome }
     }
 
     /// Per thread; a machine without a measurable clock still has one.

@@ -6,15 +6,15 @@ use crate::bench::{
     ElementFormat, Experiment, GemmLoad, Library, Load, Mix, PeakLoad, Place, Setup, Slice,
     StreamLoad, Values,
 };
-use crate::sample::{Triple, drop_shared, per_cycle, sampled};
+use crate::sample::{Triple, drop_shared, per_cycle, sampled, sampled_by_processor};
 use flopwise::machine::{
     CacheState, ComputeKind, ComputeRate, Latency, MemoryLevel, MemoryRate, Profile, Sampled,
-    Stores,
+    Stores, TimedBy,
 };
 use flopwise::units::Hertz;
 
-/// Below this share of undisturbed slices a note says so.
-const FEW_KEPT: f64 = 0.3;
+/// With fewer undisturbed samples a product is timed by its time on the processor.
+const FEW_CLEAN: u32 = 5;
 /// Above this share of slices lost to others on the core a note says so.
 const MANY_SHARED: f64 = 0.25;
 
@@ -36,7 +36,14 @@ pub(crate) fn add(profile: &mut Profile, experiment: &Experiment, mut series: Se
         let hertz = clock.median / f64::from(experiment.n_threads);
         profile.machine.clock_hz = Some(Hertz(hertz));
     }
-    let Some(rate) = sampled(&loads) else {
+    let undisturbed = sampled(&loads);
+    let few = undisturbed.is_none_or(|rate| rate.samples < FEW_CLEAN);
+    let by_processor = match experiment.load {
+        Load::Gemm(_) if few => sampled_by_processor(&loads),
+        Load::Gemm(_) | Load::Peak(_) | Load::Stream(_) | Load::Chase(_) => None,
+    };
+    let timed_by = if by_processor.is_some() { TimedBy::Processor } else { TimedBy::Wall };
+    let Some(rate) = by_processor.or(undisturbed) else {
         let step = label(experiment);
         let taken = loads.len();
         profile.notes.push(format!(
@@ -45,7 +52,6 @@ pub(crate) fn add(profile: &mut Profile, experiment: &Experiment, mut series: Se
         ));
         return;
     };
-    note_few_kept(profile, experiment, rate);
     let shared = n_shared as f64 / loads.len() as f64;
     if MANY_SHARED < shared {
         profile.notes.push(format!(
@@ -55,11 +61,17 @@ pub(crate) fn add(profile: &mut Profile, experiment: &Experiment, mut series: Se
             loads.len()
         ));
     }
-    push(profile, experiment, &series, rate);
+    push(profile, experiment, &series, (rate, timed_by));
 }
 
-fn push(profile: &mut Profile, experiment: &Experiment, series: &Series, rate: Sampled) {
-    let per_cycle = per_cycle(&series.triples);
+fn push(
+    profile: &mut Profile,
+    experiment: &Experiment,
+    series: &Series,
+    (rate, timed_by): (Sampled, TimedBy),
+) {
+    // Beside a disturbed product there is no clock that ran at the same time.
+    let per_cycle = per_cycle(&series.triples).filter(|_| timed_by == TimedBy::Wall);
     let compute = |format: ElementFormat, kind, shape| ComputeRate {
         format: format.name().to_owned(),
         kind,
@@ -70,6 +82,7 @@ fn push(profile: &mut Profile, experiment: &Experiment, series: &Series, rate: S
         chains: series.setup.chains,
         cache: None,
         padding: None,
+        timed_by,
         flops_per_s: rate,
         fraction_of_peak: None,
         fraction_of_roofline: None,
@@ -105,18 +118,6 @@ fn push(profile: &mut Profile, experiment: &Experiment, series: &Series, rate: S
             loads_per_s: rate,
             cycles: per_cycle.map(f64::recip),
         }),
-    }
-}
-
-fn note_few_kept(profile: &mut Profile, experiment: &Experiment, rate: Sampled) {
-    let kept = f64::from(rate.samples) / f64::from(rate.taken);
-    if kept < FEW_KEPT {
-        profile.notes.push(format!(
-            "{}: only {} of {} samples were undisturbed: other work runs on these processors",
-            label(experiment),
-            rate.samples,
-            rate.taken
-        ));
     }
 }
 

@@ -333,6 +333,7 @@ mod tests {
                 seconds: amount as f64 * per_round_s,
                 work: 1.0,
                 spent_s: 0.0,
+                processor_s: None,
                 outcome: Outcome::Clean,
             };
             assert_eq!(calibrate(0.5, &mut run), expected, "{per_round_s}");

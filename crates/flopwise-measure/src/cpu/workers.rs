@@ -75,6 +75,8 @@ struct Lap {
     start: Instant,
     end: Instant,
     work: f64,
+    /// Time on the processor; `None` where the kernel's own threads do the work.
+    processor_s: Option<f64>,
     preempted: bool,
     correct: bool,
 }
@@ -142,8 +144,11 @@ fn slice(laps: &[Lap], called: Instant) -> Slice {
         (true, false) => Outcome::Clean,
     };
     let work = laps.iter().map(|lap| lap.work).sum();
+    let held: Option<Vec<f64>> = laps.iter().map(|lap| lap.processor_s).collect();
+    let processor_s = held.map(|held| held.into_iter().fold(0.0, f64::max));
     // A clock of coarse steps may show no time at all; a rate must stay finite.
-    Slice { seconds: seconds.max(1e-9), work, spent_s: called.elapsed().as_secs_f64(), outcome }
+    let seconds = seconds.max(1e-9);
+    Slice { seconds, work, spent_s: called.elapsed().as_secs_f64(), processor_s, outcome }
 }
 
 impl Drop for Workers {
@@ -221,11 +226,16 @@ fn lap(kernel: &mut dyn Kernel, amount: u64, start: &StartLine) -> Lap {
     start.wait();
     let whose = if kernel.has_own_threads() { Whose::Process } else { Whose::Thread };
     let preemptions_before = os::n_preemptions(whose);
+    let held_before = os::processor_s(Whose::Thread);
     let start = Instant::now();
     kernel.run(amount);
     let end = Instant::now();
+    let held = os::processor_s(Whose::Thread).zip(held_before);
+    let held = held.filter(|_| whose == Whose::Thread);
+    let processor_s = held.map(|(after, before)| after - before);
     let preempted = preemptions_before != os::n_preemptions(whose);
-    Lap { start, end, work: kernel.work(amount), preempted, correct: kernel.is_correct() }
+    let (work, correct) = (kernel.work(amount), kernel.is_correct());
+    Lap { start, end, work, processor_s, preempted, correct }
 }
 
 /// Where threads wait for each other, spinning: a sleeping one would wake tens of microseconds late.
@@ -334,10 +344,12 @@ mod tests {
             start: zero + Duration::from_micros(start_us),
             end: zero + Duration::from_micros(end_us),
             work: 10.0,
+            processor_s: Some((end_us - start_us) as f64 * 1e-6),
             preempted,
             correct: true,
         };
         let together = slice(&[lap(0, 900, false), lap(10, 1000, false)], zero);
+        assert!((together.processor_s.unwrap() - 0.00099).abs() < 1e-12);
         assert!((together.seconds - 0.001).abs() < 1e-12 && (together.work - 20.0).abs() < 1e-12);
         assert_eq!(together.outcome, Outcome::Clean);
         let late = slice(&[lap(0, 900, false), lap(100, 1000, false)], zero);

@@ -11,6 +11,6 @@ pub(crate) mod tests;
 
 pub use profile::{
     Cache, CacheState, ComputeKind, ComputeRate, Host, Latency, LibraryFound, MemoryLevel,
-    MemoryOp, MemoryRate, Probe, Profile, ProfileError, SCHEMA, Sampled, Stores,
+    MemoryOp, MemoryRate, Probe, Profile, ProfileError, SCHEMA, Sampled, Stores, TimedBy,
 };
 pub use rates::{Ridge, moved_bytes};

@@ -116,6 +116,17 @@ pub enum CacheState {
     Cold,
 }
 
+/// What is taken for the time of a rate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TimedBy {
+    /// Time as it passed, in samples that nothing disturbed.
+    #[default]
+    Wall,
+    /// Time for which the slowest thread held its processor, where no sample was undisturbed.
+    Processor,
+}
+
 /// How results reach memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -152,6 +163,9 @@ pub struct ComputeRate {
     /// Elements between a GEMM's rows.
     #[serde(default)]
     pub padding: Option<u64>,
+    /// What was taken for its time.
+    #[serde(default)]
+    pub timed_by: TimedBy,
     /// The rate, FLOP/s, one multiply-add being two.
     pub flops_per_s: Sampled,
     /// Share of the instruction peak at the same format and thread count.

@@ -19,6 +19,7 @@ pub(crate) fn rate(format: &str, kind: ComputeKind, threads: u32, median: f64) -
         chains: None,
         cache: None,
         padding: None,
+        timed_by: TimedBy::Wall,
         flops_per_s: sampled(median),
         fraction_of_peak: None,
         fraction_of_roofline: None,

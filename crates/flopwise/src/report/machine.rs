@@ -6,7 +6,7 @@
 use super::text::{Page, percent};
 use crate::machine::{
     CacheState, ComputeKind, ComputeRate, Host, Latency, MemoryLevel, MemoryOp, MemoryRate,
-    Profile, Stores,
+    Profile, Stores, TimedBy,
 };
 use crate::units::{Bytes, BytesPerSec, FlopsPerSec, Seconds};
 use comfy_table::CellAlignment;
@@ -229,6 +229,9 @@ fn products(profile: &Profile) -> MachineTable {
         if let Some(padding) = rate.padding.filter(|padding| *padding != 0) {
             operands.push_str(&format!(" +{padding}"));
         }
+        if rate.timed_by == TimedBy::Processor {
+            operands.push_str(" cpu");
+        }
         vec![
             rate.format.clone(),
             shape,
@@ -258,7 +261,8 @@ fn products(profile: &Profile) -> MachineTable {
         rows: rows.collect(),
         remark: "roof: min(peak, intensity x memory read) at the shape, each operand moved once\n\
                  hot: where the product before left them, cold: in main memory; +N: elements between \
-                 rows",
+                 rows\n\
+                 cpu: by the time for which the slowest thread held its processor",
     }
 }
 
