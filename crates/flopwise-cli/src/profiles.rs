@@ -3,7 +3,7 @@
 use crate::output;
 use anyhow::Context;
 use etcetera::BaseStrategy;
-use flopwise::machine::Profile;
+use flopwise::machine::{Profile, ProfileError};
 use flopwise_measure::{Cpu, Plan, Progress, measure_until, timestamp};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::fs;
@@ -32,6 +32,7 @@ pub(crate) fn stored(on: &str) -> anyhow::Result<Profile> {
         "this" if !this_path()?.exists() => {
             anyhow::bail!("this machine was never measured; `flopwise measure` does")
         }
+        "this" => read(&this_path()?),
         _ => machine(on),
     }
 }
@@ -48,17 +49,27 @@ pub(crate) fn machine(on: &str) -> anyhow::Result<Profile> {
         return read(path);
     }
     let stored = this_path().ok().filter(|path| path.exists());
-    match stored {
-        Some(path) => read(&path),
-        None => {
-            output::say("this machine was never measured; measuring, about 5 seconds ...");
-            let profile = measure_this();
-            if let Err(error) = store(&profile, None) {
-                output::say(&format!("note: the profile could not be kept: {error:#}"));
-            }
-            Ok(profile)
+    let why = match stored.map(|path| read(&path)) {
+        Some(Err(error)) if is_of_another_version(&error) => {
+            "this machine was measured by another version"
         }
+        Some(read) => return read,
+        None => "this machine was never measured",
+    };
+    output::say(&format!("{why}; measuring, about 5 seconds ..."));
+    let plan = Plan::quick(timestamp(SystemTime::now()));
+    let Measured { profile, is_complete } = measured(&mut Cpu::new(), &plan);
+    if !is_complete {
+        anyhow::bail!("stopped before this machine was measured");
     }
+    if let Err(error) = store(&profile, None) {
+        output::say(&format!("note: the profile could not be kept: {error:#}"));
+    }
+    Ok(profile)
+}
+
+fn is_of_another_version(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref::<ProfileError>(), Some(ProfileError::Schema(_)))
 }
 
 fn read(path: &Path) -> anyhow::Result<Profile> {
@@ -79,11 +90,6 @@ pub(crate) struct Measured {
     pub(crate) profile: Profile,
     /// Whether nobody stopped it.
     pub(crate) is_complete: bool,
-}
-
-/// The short measurement of this machine.
-fn measure_this() -> Profile {
-    measured(&mut Cpu::new(), &Plan::quick(timestamp(SystemTime::now()))).profile
 }
 
 /// Measures with a progress bar on stderr. The first Ctrl-C ends it with what is done, a second one
