@@ -47,6 +47,41 @@ pub(crate) fn available_memory_bytes() -> Option<u64> {
     left.chain([in_machine]).min()
 }
 
+/// Processors' worth of time that control groups let this process have; `None` without a limit. In
+/// each period of some milliseconds a group's threads run until its quota is spent (Linux
+/// admin-guide: cgroup-v2, cpu.max; cgroup-v1, cpu.cfs_quota_us).
+pub(crate) fn quota_cpus() -> Option<f64> {
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let limits = groups.lines().filter_map(|line| {
+        let (controllers, group) = line.split_once(':')?.1.split_once(':')?;
+        let is_old = controllers.split(',').any(|name| name == "cpu");
+        (is_old || controllers.is_empty()).then_some((is_old, group))
+    });
+    let of_group = |(is_old, group): (bool, &str)| {
+        let root = Path::new(if is_old { "/sys/fs/cgroup/cpu" } else { "/sys/fs/cgroup" });
+        // The limits of all groups around this process hold.
+        let folders = Path::new(group).ancestors().filter_map(|group| {
+            let folder = root.join(group.strip_prefix("/").ok()?);
+            let read = |name: &str| fs::read_to_string(folder.join(name)).ok();
+            match is_old {
+                true => {
+                    quota(&format!("{} {}", read("cpu.cfs_quota_us")?, read("cpu.cfs_period_us")?))
+                }
+                false => quota(&read("cpu.max")?),
+            }
+        });
+        folders.reduce(f64::min)
+    };
+    limits.filter_map(of_group).reduce(f64::min)
+}
+
+/// `50000 100000`, the quota and its period; `max` or a negative quota is none.
+fn quota(text: &str) -> Option<f64> {
+    let mut numbers = text.split_whitespace().map(|number| number.parse::<f64>().ok());
+    let (quota, period) = (numbers.next()??, numbers.next()??);
+    (0.0 < quota && 0.0 < period).then_some(quota / period)
+}
+
 fn meminfo_bytes(name: &str) -> Option<u64> {
     let text = fs::read_to_string("/proc/meminfo").ok()?;
     field(&text, name)?.strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1 << 10)
@@ -105,6 +140,15 @@ fn cpu_brand() -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn quotas_parse() {
+        assert_eq!(quota("50000 100000\n"), Some(0.5));
+        assert_eq!(quota("300000\n 100000\n"), Some(3.0));
+        assert_eq!(quota("max 100000"), None);
+        assert_eq!(quota("-1 100000"), None);
+        assert_eq!(quota("50000"), None);
+    }
 
     #[test]
     fn fields_are_found_by_their_whole_name() {

@@ -257,6 +257,14 @@ impl Bench for Cpu {
         if !HAS_ADD_CHAIN {
             caveats.push("the clock is not measured on this architecture".to_owned());
         }
+        let short = |quota: &f64| *quota < self.n_logical_cpus as f64;
+        if let Some(quota) = host::quota_cpus().filter(short) {
+            caveats.push(format!(
+                "a control group allows {quota:.2} processors' worth of time: what lasts longer than \
+                 some milliseconds gets that share of the rates here, which are those of threads \
+                 that run"
+            ));
+        }
         let thread_counts = [1, self.n_logical_cpus];
         let sizes = thread_counts.map(|n| places::in_main_memory(self.room(n), stream::MAX_ARRAYS));
         caveats.extend(sizes.into_iter().find_map(|size| size.doubt));

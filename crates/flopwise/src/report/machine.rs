@@ -31,7 +31,14 @@ pub(super) fn facts(profile: &Profile) -> Vec<[String; 3]> {
         &profile.machine;
     let fact = |label: &str, value: String, remark: String| [label.to_owned(), value, remark];
     let mut facts = vec![
-        fact("processor", cpu.clone(), format!("{logical_cpus} logical CPUs, {isa}")),
+        fact(
+            "processor",
+            cpu.clone(),
+            format!(
+                "{logical_cpus} logical CPU{}, {isa}",
+                if *logical_cpus == 1 { "" } else { "s" }
+            ),
+        ),
         fact("system", os.clone(), String::new()),
     ];
     let said = os_clock_hz.map(|clock| format!("the system says {clock}"));

@@ -191,6 +191,7 @@ fn the_tables_of_a_machine() {
       int8    1024x1024x1024  flopwise        2    512 Gop/s  501.8 to 522.2   50.0 %   50.0 %   hot
       (roof: min(peak, intensity x memory read) at the shape, each operand moved once)
       (hot: where the product before left them, cold: in main memory; +N: elements between rows)
+      (cpu: by the time for which the slowest thread held its processor)
 
     Memory
       level  access   threads      rate   95 % interval  B/cycle  over the run     arrays  clean
