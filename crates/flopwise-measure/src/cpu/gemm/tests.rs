@@ -20,7 +20,14 @@ fn operands(format: ElementFormat, [m, n, k]: [usize; 3], padding: usize) -> Arc
     })
 }
 
-/// Every entry of the product, by areas for `n_threads`.
+/// A copy of all bytes of a matrix, those between its rows too.
+fn bytes(matrix: &Matrix) -> Vec<u8> {
+    let (start, n_bytes) = matrix.bytes();
+    // SAFETY: the matrix holds so many bytes, all of them written, and nobody writes them now.
+    unsafe { std::slice::from_raw_parts(start, n_bytes) }.to_vec()
+}
+
+/// Every entry of the product, by areas for `n_threads`; and nothing beside it is written.
 fn check(
     kernel: TileKernel,
     blocking: Blocking,
@@ -29,6 +36,8 @@ fn check(
     n_threads: usize,
 ) {
     let operands = operands(kernel.format, shape, padding);
+    let before = [bytes(&operands.a), bytes(&operands.b)];
+    let mut found = Vec::new();
     for area in grid([shape[0], shape[1]], n_threads, kernel.n_columns) {
         let shared = Arc::clone(&operands);
         let mut block =
@@ -42,9 +51,21 @@ fn check(
                     "{} {:?} {shape:?} {row},{column}",
                     kernel.backend, kernel.format
                 );
+                found.push((row, column, block.bits(row, column)));
             }
         }
     }
+    assert!(before == [bytes(&operands.a), bytes(&operands.b)], "a factor has changed");
+    let c = bytes(&operands.c);
+    let size = operands.format.sum_bytes() as usize;
+    let mut is_entry = vec![false; c.len()];
+    for (row, column, bits) in found {
+        let start = row * operands.c.stride + column * size;
+        is_entry[start..start + size].fill(true);
+        assert_eq!(c[start..start + size], bits.to_le_bytes()[..size], "another area wrote it");
+    }
+    let is_clean = c.iter().zip(&is_entry).all(|(&byte, &is_entry)| is_entry || byte == 0);
+    assert!(is_clean, "{} {:?} {shape:?} beside C", kernel.backend, kernel.format);
 }
 
 #[test]
