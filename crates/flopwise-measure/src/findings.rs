@@ -10,8 +10,7 @@ use crate::curve::{levels_of_curve, note_measured_sizes};
 use crate::record::Series;
 use crate::sample::{per_cycle, sampled};
 use flopwise::machine::{
-    CacheState, ComputeKind, ComputeRate, MemoryLevel, MemoryOp, Probe, Profile, Sampled, Stores,
-    TimedBy, moved_bytes,
+    ComputeKind, ComputeRate, MemoryLevel, MemoryOp, Probe, Profile, Sampled, Stores, TimedBy, roof,
 };
 use flopwise::units::{BytesPerSec, FlopsPerSec};
 
@@ -187,42 +186,23 @@ pub(crate) fn relate_to_roofs(profile: &mut Profile) {
         let Some(peak) = peak.map(|peak| peak.flops_per_s.median) else { continue };
         rate.fraction_of_peak = Some(rate.flops_per_s.median / peak);
         rate.fraction_of_roofline =
-            roof(&bandwidths, rate, peak).map(|roof| rate.flops_per_s.median / roof);
+            roof_of(&bandwidths, rate, peak).map(|roof| rate.flops_per_s.median / roof);
     }
 }
 
-/// min(peak, intensity x bandwidth) (Williams, Waterman, Patterson 2009), each operand read once and
-/// the result written once, from the nearest level that holds them all.
-fn roof(profile: &Profile, rate: &ComputeRate, peak: f64) -> Option<f64> {
-    let shape = rate.shape?;
+/// What peak and main memory allow at the shape of a product.
+fn roof_of(profile: &Profile, rate: &ComputeRate, peak: f64) -> Option<f64> {
     let is_named = |format: &&ElementFormat| format.name() == rate.format;
     let format = ElementFormat::ALL.iter().find(is_named)?;
-    let bytes = moved_bytes(shape, format.bytes(), format.sum_bytes());
-    let flops = 2.0 * shape.map(|length| length as f64).iter().product::<f64>();
-    let level = match rate.cache {
-        Some(CacheState::Cold) => MemoryLevel::Dram,
-        Some(CacheState::Hot) | None => holding(profile, bytes, rate.threads),
-    };
-    let bandwidth = read_bandwidth(profile, level, rate.threads)
-        .or_else(|| read_bandwidth(profile, MemoryLevel::Dram, rate.threads))?;
-    Some(peak.min(flops / bytes * bandwidth.0))
+    let bytes = [format.bytes(), format.sum_bytes()];
+    let bandwidth = dram_read(profile, rate.threads)?;
+    Some(roof(rate.shape?, bytes, FlopsPerSec(peak), bandwidth).0)
 }
 
-/// The nearest level that holds so many bytes: a cache of each thread's own holds its part of them.
-fn holding(profile: &Profile, bytes: f64, threads: u32) -> MemoryLevel {
-    let holds = |cache: &&flopwise::machine::Cache| {
-        let each = cache.os_bytes.or(cache.measured_bytes).unwrap_or(0) as f64;
-        let sharing = f64::from(cache.shared_by.unwrap_or(1).max(1));
-        let n_caches = (f64::from(threads) / sharing).ceil();
-        bytes <= each * n_caches
-    };
-    profile.machine.caches.iter().find(holds).map_or(MemoryLevel::Dram, |cache| cache.level)
-}
-
-fn read_bandwidth(profile: &Profile, level: MemoryLevel, threads: u32) -> Option<BytesPerSec> {
+fn dram_read(profile: &Profile, threads: u32) -> Option<BytesPerSec> {
     let rate = profile.memory.iter().find(|rate| {
         (rate.level, rate.op, rate.threads, rate.stores)
-            == (level, MemoryOp::Read, threads, Stores::Plain)
+            == (MemoryLevel::Dram, MemoryOp::Read, threads, Stores::Plain)
     })?;
     Some(BytesPerSec(rate.bytes_per_s.median))
 }

@@ -28,6 +28,24 @@ fn the_cache_is_a_fact_of_the_count() {
 }
 
 #[test]
+fn decoding_says_what_a_token_reads() {
+    let note = |model: &str| {
+        let ran = flopwise(&["count", model, "--mode", "decode", "--bind", "context=100"]);
+        ran.stdout + &ran.stderr
+    };
+    let check = |model: &str, expected: &str| {
+        let found = note(model);
+        assert!(found.contains(expected), "{model}: {found}");
+    };
+    check("llama-3.1-8b", "against a KV cache of 131072*batch bytes per token of context");
+    check("mamba-2.8b", "bytes, which each pass reads and writes; nothing grows with the context");
+    check("bert-base-uncased", "is an encoder: each token sees all others");
+    check("clip-vit-base-patch32", "86 products, the first `vision_model");
+    let ran = flopwise(&["count", "t5-small"]);
+    assert!(ran.stdout.contains("seq=128, target_seq=128 (assumed"), "{}", ran.stdout);
+}
+
+#[test]
 fn the_cache_in_other_formats_and_in_pages() {
     let state = |args: &[&str]| {
         let all = [&["count", "llama-3.1-8b", "--json"], args].concat();

@@ -6,7 +6,7 @@
 //! under the slope how well memory is. Not here: which shapes a node has (`shape.rs`).
 
 use super::roofline::Bound;
-use crate::machine::{Profile, moved_bytes};
+use crate::machine::{self, Profile};
 use crate::units::{BytesPerSec, FlopsPerSec};
 use flopwise_formats::Format;
 
@@ -159,7 +159,5 @@ pub(crate) fn roof(
     let factor_bytes = u64::from(format.bits).div_ceil(8);
     // What sums are kept in: FP32 or INT32 for everything narrower than FP64.
     let sum_bytes = factor_bytes.max(4);
-    let flops = 2.0 * shape.map(|length| length as f64).iter().product::<f64>();
-    let by_memory = flops / moved_bytes(shape, factor_bytes, sum_bytes) * bandwidth.0;
-    FlopsPerSec(peak.0.min(by_memory))
+    machine::roof(shape, [factor_bytes, sum_bytes], peak, bandwidth)
 }

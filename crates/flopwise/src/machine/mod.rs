@@ -13,4 +13,4 @@ pub use profile::{
     Cache, CacheState, ComputeKind, ComputeRate, Host, Latency, LibraryFound, MemoryLevel,
     MemoryOp, MemoryRate, Probe, Profile, ProfileError, SCHEMA, Sampled, Stores, TimedBy,
 };
-pub use rates::{Ridge, moved_bytes};
+pub use rates::{Ridge, moved_bytes, roof};

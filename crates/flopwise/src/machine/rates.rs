@@ -32,6 +32,27 @@ pub fn moved_bytes([m, n, k]: [u64; 3], factor_bytes: u64, sum_bytes: u64) -> f6
     (m * k + k * n) * factor_bytes as f64 + m * n * sum_bytes as f64
 }
 
+/// min(peak, intensity x bandwidth) of a product `[m, n, k]` whose operands are moved once (Williams,
+/// Waterman, Patterson 2009, "Roofline").
+///
+/// ```
+/// use flopwise::units::{BytesPerSec, FlopsPerSec};
+/// // 2 x 2 x 3 x 4 operations over 64 bytes.
+/// let roof = |bandwidth| flopwise::machine::roof([2, 3, 4], [2, 4], FlopsPerSec(9.0), BytesPerSec(bandwidth));
+/// assert_eq!((roof(4.0).0, roof(64.0).0), (3.0, 9.0));
+/// ```
+#[must_use]
+pub fn roof(
+    shape: [u64; 3],
+    [factor_bytes, sum_bytes]: [u64; 2],
+    peak: FlopsPerSec,
+    bandwidth: BytesPerSec,
+) -> FlopsPerSec {
+    let flops = 2.0 * shape.map(|length| length as f64).iter().product::<f64>();
+    let by_memory = flops / moved_bytes(shape, factor_bytes, sum_bytes) * bandwidth.0;
+    FlopsPerSec(peak.0.min(by_memory))
+}
+
 impl Profile {
     /// The median rate of `kind` in `format` at the most threads measured.
     #[must_use]
