@@ -38,7 +38,8 @@ pub fn moved_bytes([m, n, k]: [u64; 3], factor_bytes: u64, sum_bytes: u64) -> f6
 /// ```
 /// use flopwise::units::{BytesPerSec, FlopsPerSec};
 /// // 2 x 2 x 3 x 4 operations over 64 bytes.
-/// let roof = |bandwidth| flopwise::machine::roof([2, 3, 4], [2, 4], FlopsPerSec(9.0), BytesPerSec(bandwidth));
+/// let peak = FlopsPerSec(9.0);
+/// let roof = |read| flopwise::machine::roof([2, 3, 4], [2, 4], peak, BytesPerSec(read));
 /// assert_eq!((roof(4.0).0, roof(64.0).0), (3.0, 9.0));
 /// ```
 #[must_use]
