@@ -19,10 +19,22 @@ pub trait Bench {
     fn caveats(&self) -> Vec<String>;
 
     /// Makes `experiment` the current one: data in memory, result verified, slice length chosen.
+    /// All that were prepared before are forgotten.
     ///
     /// # Errors
     /// [`Unmeasurable`]: this machine cannot run it, or its result was wrong.
     fn prepare(&mut self, experiment: &Experiment) -> Result<Setup, Unmeasurable>;
+
+    /// The same beside those that are prepared, none of which is forgotten: what is to be compared
+    /// takes turns.
+    ///
+    /// # Errors
+    /// As [`prepare`](Bench::prepare); those prepared before are still there.
+    fn prepare_beside(&mut self, experiment: &Experiment) -> Result<Setup, Unmeasurable>;
+
+    /// Makes one of the experiments current that are prepared, counted from 0 in the order in which
+    /// they were.
+    fn turn_to(&mut self, number: usize);
 
     /// Runs a chain of dependent additions, one a cycle, on the threads of the current experiment;
     /// its work is in cycles. `None` where no such chain is known.

@@ -18,6 +18,7 @@ mod findings;
 mod measure;
 mod record;
 mod steps;
+mod turns;
 
 mod bench;
 mod plan;

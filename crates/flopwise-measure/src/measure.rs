@@ -1,23 +1,20 @@
 //! The measurement: each experiment of a plan on a machine, gathered into a profile.
 //!
-//! Not here: which experiments (`steps.rs`), how a machine runs a load (`cpu/`, `mock.rs`), what a
-//! median is (`sample.rs`) and what results mean (`record.rs`, `findings.rs`). Time is taken from
+//! Not here: which experiments (`steps.rs`), their slices (`turns.rs`), how a machine runs a load
+//! (`cpu/`, `mock.rs`), what a median is (`sample.rs`) and what results mean (`record.rs`, `findings.rs`). Time is taken from
 //! the slices, so a mock machine makes the whole run exact.
 
-use crate::bench::{Bench, Experiment, Load, Mix, Outcome, PeakLoad, Place, Slice, Unmeasurable};
+use crate::bench::{Bench, Load, Mix, PeakLoad, Slice};
 use crate::cliffs::cliff_notes;
 use crate::findings::{self, Findings, SHARED_CORE};
 use crate::plan::{Plan, Wish};
-use crate::record::{Series, add, label};
-use crate::sample::{Triple, sampled};
-use crate::steps::{Purpose, Step, steps};
-use flopwise::machine::{ComputeKind, Host, MemoryLevel, Probe, Profile, SCHEMA};
+use crate::record::{Series, add, label, label_of_rivals};
+use crate::sample::sampled;
+use crate::steps::{Purpose, Step, are_rivals, steps};
+use crate::turns::run;
+use flopwise::machine::{ComputeKind, Host, Probe, Profile, SCHEMA};
 use flopwise::units::FlopsPerSec;
 
-/// No experiment takes more slices, whatever its machine says about time.
-const MAX_SLICES: usize = 20_000;
-/// Times its budget that an experiment may use while it has too few undisturbed slices.
-const PATIENCE: f64 = 1.5;
 /// Second looks at a peak that no core has.
 const MAX_LOOKS: u32 = 3;
 /// A peak within this of so many per cycle is one.
@@ -78,25 +75,35 @@ pub fn measure_until(
     note_missing_formats(&mut profile, plan, &abilities);
     let mut findings = Findings::default();
     let mut n_done = 0;
-    for (step_idx, step) in steps.iter().enumerate() {
+    for together in steps.chunk_by(are_rivals) {
         if stop() {
             break;
         }
-        let name = label(&step.experiment);
-        let after: f64 = steps[step_idx + 1..].iter().map(|step| step.budget_s).sum();
+        let name = match together {
+            [only] => label(&only.experiment),
+            several => label_of_rivals(several.iter().map(|step| &step.experiment)),
+        };
+        let budget_s = |steps: &[Step]| steps.iter().map(|step| step.budget_s).sum::<f64>();
+        let after_s = budget_s(&steps[n_done + together.len()..]);
         let mut report = |share: f64| {
-            let fraction = (step_idx as f64 + share) / steps.len() as f64;
-            let remaining_s = after + (1.0 - share) * step.budget_s;
+            let fraction = (n_done as f64 + share * together.len() as f64) / steps.len() as f64;
+            let remaining_s = after_s + (1.0 - share) * budget_s(together);
             progress(Progress { step: name.clone(), fraction, remaining_s });
         };
-        match run(machine, step, plan, &mut report) {
-            Ok(series) => conclude(&mut profile, &mut findings, step, series),
-            Err(reason) => profile.notes.push(format!("{name}: left out: {reason}")),
+        let answers = run(machine, together, plan, &mut report);
+        for (step, answer) in together.iter().zip(answers) {
+            match answer {
+                Ok(series) => conclude(&mut profile, &mut findings, step, series),
+                Err(reason) => {
+                    let name = label(&step.experiment);
+                    profile.notes.push(format!("{name}: left out: {reason}"));
+                }
+            }
         }
-        if step.purpose == Purpose::Sustained && !stop() {
+        if together.iter().any(|step| step.purpose == Purpose::Sustained) && !stop() {
             probe_pairs(machine, &mut profile);
         }
-        n_done = step_idx + 1;
+        n_done += together.len();
     }
     for step in steps.iter().filter(|_| !stop()) {
         for _ in 0..MAX_LOOKS {
@@ -225,7 +232,8 @@ fn is_plausible(profile: &Profile, step: &Step) -> bool {
 /// A hypervisor may let others onto a core for a second, unseen by any counter of the guest. A
 /// look at another moment tells that from cores that are always shared.
 fn look_again(machine: &mut dyn Bench, step: &Step, plan: &Plan, profile: &mut Profile) {
-    let Ok(series) = run(machine, step, plan, &mut |_share| ()) else { return };
+    let again = run(machine, std::slice::from_ref(step), plan, &mut |_share| ()).pop();
+    let Some(Ok(series)) = again else { return };
     let mut second = Profile { compute: Vec::new(), notes: Vec::new(), ..profile.clone() };
     add(&mut second, &step.experiment, series);
     let Some(second) = second.compute.pop() else { return };
@@ -246,64 +254,4 @@ fn look_again(machine: &mut dyn Bench, step: &Step, plan: &Plan, profile: &mut P
         FlopsPerSec(before),
         FlopsPerSec(after)
     ));
-}
-
-/// Whether the clock is measured beside a load: main memory does not depend on it.
-fn is_clocked(experiment: &Experiment) -> bool {
-    match experiment.load {
-        Load::Peak(_) | Load::Gemm(_) | Load::Chase(_) => true,
-        Load::Stream(stream) => stream.place != Place::Level(MemoryLevel::Dram),
-    }
-}
-
-/// Alternates load and clock slices until there are enough clean ones or the budget is spent.
-fn run(
-    machine: &mut dyn Bench,
-    step: &Step,
-    plan: &Plan,
-    progress: &mut dyn FnMut(f64),
-) -> Result<Series, Unmeasurable> {
-    progress(0.0);
-    let setup = machine.prepare(&step.experiment)?;
-    let clocked = is_clocked(&step.experiment);
-    let take_clock = |machine: &mut dyn Bench| match clocked {
-        true => machine.clock_slice(),
-        false => None,
-    };
-    // A look at what happens over time must last.
-    let enough = match step.purpose {
-        Purpose::Sustained => u32::MAX,
-        Purpose::Rate | Purpose::Chains | Purpose::Values | Purpose::Curve | Purpose::Round => {
-            plan.enough_samples
-        }
-    };
-    let mut triples: Vec<Triple> = Vec::new();
-    let mut before = take_clock(machine);
-    let mut spent_s = before.map_or(0.0, |slice| slice.spent_s);
-    let mut n_clean = 0;
-    let mut reported_share = 0.0;
-    while triples.len() < MAX_SLICES && n_clean < enough {
-        let patience = if n_clean < plan.least_samples { PATIENCE } else { 1.0 };
-        if patience * step.budget_s <= spent_s {
-            break;
-        }
-        let load = machine.load_slice();
-        if load.outcome == Outcome::Wrong {
-            return Err(Unmeasurable("a slice gave a wrong result".to_owned()));
-        }
-        let after = take_clock(machine);
-        n_clean += u32::from(load.is_clean());
-        spent_s += load.spent_s + after.map_or(0.0, |slice| slice.spent_s);
-        triples.push(Triple { before, load, after });
-        before = after;
-        // Done by samples or by time, whichever is further.
-        let by_samples = f64::from(n_clean) / f64::from(enough.max(1));
-        let share = by_samples.max(spent_s / step.budget_s).min(1.0);
-        if reported_share + 0.05 <= share {
-            reported_share = share;
-            progress(share);
-        }
-    }
-    progress(1.0);
-    Ok(Series { setup, triples })
 }

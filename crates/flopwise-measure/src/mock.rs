@@ -48,7 +48,8 @@ fn nearer(place: Place) -> f64 {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Mock {
     rates: MockRates,
-    current: Option<Experiment>,
+    prepared: Vec<Experiment>,
+    current: usize,
     n_slices: u32,
 }
 
@@ -99,11 +100,11 @@ impl Mock {
     /// A machine with these rates.
     #[must_use]
     pub fn new(rates: MockRates) -> Mock {
-        Mock { rates, current: None, n_slices: 0 }
+        Mock { rates, ..Mock::default() }
     }
 
     fn current(&self) -> Experiment {
-        self.current.expect("an experiment is prepared before its slices")
+        *self.prepared.get(self.current).expect("an experiment is prepared before its slices")
     }
 
     fn slice(&mut self, rate: f64) -> Slice {
@@ -170,7 +171,17 @@ impl Bench for Mock {
     }
 
     fn prepare(&mut self, experiment: &Experiment) -> Result<Setup, Unmeasurable> {
-        self.current = Some(*experiment);
+        self.prepared.clear();
+        self.prepare_beside(experiment)
+    }
+
+    fn turn_to(&mut self, number: usize) {
+        self.current = number;
+    }
+
+    fn prepare_beside(&mut self, experiment: &Experiment) -> Result<Setup, Unmeasurable> {
+        self.current = self.prepared.len();
+        self.prepared.push(*experiment);
         let (backend, array_bytes) = match experiment.load {
             Load::Peak(_) => ("mock-fma", None),
             Load::Gemm(..) => ("mock-gemm", None),

@@ -223,6 +223,7 @@ impl Plan {
             formats: ElementFormat::ALL.to_vec(),
             gemms: wishes.collect(),
             streams: vec![StreamWish::dram(MemoryOp::Read)],
+            budget_s: 0.6,
             ..Plan::quick(measured_at)
         }
     }

@@ -144,6 +144,13 @@ pub(crate) fn label(experiment: &Experiment) -> String {
     format!("{load}, {} thread{plural}", experiment.n_threads)
 }
 
+/// Experiments that take turns, in words: `fp32 GEMM 512x512x512, 1 thread, 3 libraries in turn`.
+pub(crate) fn label_of_rivals<'a>(rivals: impl ExactSizeIterator<Item = &'a Experiment>) -> String {
+    let n_rivals = rivals.len();
+    let first = rivals.into_iter().next().map(label).unwrap_or_default();
+    format!("{first}, {n_rivals} libraries in turn")
+}
+
 fn peak_label(peak: PeakLoad) -> String {
     let what = match (peak.mix, peak.values) {
         (Mix::MultiplyAddAndAdd, _) => " multiply-adds and additions",

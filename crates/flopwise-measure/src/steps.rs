@@ -89,6 +89,16 @@ pub(crate) fn steps(plan: &Plan, abilities: &Abilities, n_logical_cpus: u32) -> 
     steps
 }
 
+/// Whether two experiments are one product by two libraries: they take turns.
+pub(crate) fn are_rivals(one: &Step, other: &Step) -> bool {
+    let (Load::Gemm(first), Load::Gemm(second)) = (one.experiment.load, other.experiment.load)
+    else {
+        return false;
+    };
+    one.experiment.n_threads == other.experiment.n_threads
+        && first == GemmLoad { library: first.library, ..second }
+}
+
 fn thread_counts(plan: &Plan, n_logical_cpus: u32) -> Vec<u32> {
     let mut counts: Vec<u32> = Vec::new();
     for threads in &plan.threads {

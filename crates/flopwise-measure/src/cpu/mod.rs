@@ -54,7 +54,9 @@ pub struct Cpu {
     /// Memory nodes of the whole system; empty where it does not tell.
     nodes: Vec<Node>,
     clock_amount: u64,
-    current: Option<Prepared>,
+    /// Experiments whose kernels the workers hold, and the current one.
+    prepared: Vec<Prepared>,
+    current: usize,
     /// Who multiplies matrices, our own kernels first.
     backends: Vec<Box<dyn Backend>>,
     /// What was wrong with libraries.
@@ -91,7 +93,7 @@ struct Runnable {
     array_bytes: Option<u64>,
 }
 
-/// The experiment whose kernels the workers hold.
+/// An experiment whose kernels the workers hold.
 #[derive(Clone, Copy)]
 struct Prepared {
     n_threads: usize,
@@ -122,7 +124,8 @@ impl Cpu {
             caches,
             nodes,
             clock_amount,
-            current: None,
+            prepared: Vec::new(),
+            current: 0,
             backends: vec![Box::new(BuiltIn)],
             library_caveats: Vec::new(),
         }
@@ -163,7 +166,7 @@ impl Cpu {
     /// [`Unmeasurable`]: the processors belong to one node, or the system does not tell.
     pub fn prepare_remote_read(&mut self) -> Result<Setup, Unmeasurable> {
         let called = Instant::now();
-        self.current = None;
+        self.forget();
         let Some(there) = nodes::remote_cpu(&self.nodes, &self.cpus) else {
             return Err(Unmeasurable(
                 "no processor of another memory node may be used, or none is known".to_owned(),
@@ -181,17 +184,24 @@ impl Cpu {
         called: Instant,
     ) -> Result<Setup, Unmeasurable> {
         let Runnable { builds, backend, instruction, chains, array_bytes } = runnable;
-        let n_workers = builds.len();
-        self.workers.build(builds)?;
-        let amount =
-            calibrate(LOAD_SLICE_S, &mut |amount| self.workers.run(Which::Load, n_workers, amount));
-        self.current = Some(Prepared { n_threads, n_workers, amount });
+        let (n_workers, number) = (builds.len(), self.prepared.len());
+        self.workers.build(number, builds)?;
+        let mut run = |amount| self.workers.run(Which::Load(number), n_workers, amount);
+        let amount = calibrate(LOAD_SLICE_S, &mut run);
+        self.prepared.push(Prepared { n_threads, n_workers, amount });
+        self.current = number;
         let spent_s = called.elapsed().as_secs_f64();
         Ok(Setup { backend, instruction, chains, array_bytes, spent_s })
     }
 
     fn current(&self) -> Prepared {
-        self.current.expect("an experiment is prepared before its slices")
+        *self.prepared.get(self.current).expect("an experiment is prepared before its slices")
+    }
+
+    /// Frees what the workers hold.
+    fn forget(&mut self) {
+        self.workers.forget();
+        self.prepared.clear();
     }
 
     /// What so many threads find.
@@ -275,8 +285,12 @@ impl Bench for Cpu {
     }
 
     fn prepare(&mut self, experiment: &Experiment) -> Result<Setup, Unmeasurable> {
+        self.forget();
+        self.prepare_beside(experiment)
+    }
+
+    fn prepare_beside(&mut self, experiment: &Experiment) -> Result<Setup, Unmeasurable> {
         let called = Instant::now();
-        self.current = None;
         let n_threads = experiment.n_threads as usize;
         if !(1..=self.n_logical_cpus).contains(&n_threads) {
             return Err(Unmeasurable(format!(
@@ -286,6 +300,10 @@ impl Bench for Cpu {
         }
         let runnable = self.runnable(experiment)?;
         self.start(runnable, n_threads, called)
+    }
+
+    fn turn_to(&mut self, number: usize) {
+        self.current = number;
     }
 
     fn clock_slice(&mut self) -> Option<Slice> {
@@ -304,12 +322,12 @@ impl Bench for Cpu {
         let workers: Vec<usize> = threads.iter().map(|thread| *thread as usize).collect();
         let is_there =
             self.workers.are_pinned() && workers.iter().all(|worker| *worker < n_workers);
-        is_there.then(|| self.workers.run_on(Which::Load, &workers, amount))
+        is_there.then(|| self.workers.run_on(Which::Load(self.current), &workers, amount))
     }
 
     fn load_slice(&mut self) -> Slice {
         let Prepared { n_workers, amount, .. } = self.current();
-        self.workers.run(Which::Load, n_workers, amount)
+        self.workers.run(Which::Load(self.current), n_workers, amount)
     }
 }
 

@@ -7,6 +7,7 @@
 use super::os::{self, Whose};
 use crate::bench::{Outcome, Slice, Unmeasurable};
 use crate::clock::{ADDS_PER_PASS, add_chain};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -38,13 +39,13 @@ pub(super) trait Kernel {
 /// Makes a kernel on the thread that will run it.
 pub(super) type Build = Box<dyn FnOnce() -> Result<Box<dyn Kernel>, Unmeasurable> + Send>;
 
-/// Which of a worker's two kernels runs.
+/// Which of a worker's kernels runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Which {
     /// The dependent additions.
     Clock,
-    /// The kernel that was built last.
-    Load,
+    /// The kernel that was built under this number.
+    Load(usize),
 }
 
 /// The threads; they end when this is dropped.
@@ -60,8 +61,17 @@ struct Worker {
 }
 
 enum Job {
-    Build(Build),
-    Run { which: Which, amount: u64, start: Arc<StartLine> },
+    /// Drops every kernel; not answered.
+    Forget,
+    Build {
+        number: usize,
+        build: Build,
+    },
+    Run {
+        which: Which,
+        amount: u64,
+        start: Arc<StartLine>,
+    },
 }
 
 enum Report {
@@ -92,11 +102,18 @@ impl Workers {
         self.workers.iter().all(|worker| worker.is_pinned)
     }
 
-    /// Drops all kernels, then builds one on each of the first workers, side by side.
-    pub(super) fn build(&self, builds: Vec<Build>) -> Result<(), Unmeasurable> {
+    /// Drops all kernels.
+    pub(super) fn forget(&self) {
+        for worker in &self.workers {
+            worker.send(Job::Forget);
+        }
+    }
+
+    /// Builds one kernel on each of the first workers, side by side, under this number.
+    pub(super) fn build(&self, number: usize, builds: Vec<Build>) -> Result<(), Unmeasurable> {
         let n_workers = builds.len();
         for (worker, build) in self.workers.iter().zip(builds) {
-            worker.send(Job::Build(build));
+            worker.send(Job::Build { number, build });
         }
         let reports = self.workers[..n_workers].iter().map(|worker| match worker.receive() {
             Report::Built(result) => result,
@@ -196,19 +213,24 @@ impl Worker {
 
 /// A worker's life.
 fn work_until_closed(jobs: &Receiver<Job>, reports: &Sender<Report>) {
-    let mut load: Option<Box<dyn Kernel>> = None;
+    let mut loads: HashMap<usize, Box<dyn Kernel>> = HashMap::new();
     let mut adds = AddChain { sum: 0, expected: 0 };
     for job in jobs {
         let report = match job {
-            Job::Build(build) => {
-                drop(load.take()); // its memory is free before the next takes any
-                let built = build().map(|kernel| load = Some(kernel));
-                Report::Built(built)
+            Job::Forget => {
+                loads.clear();
+                continue;
+            }
+            Job::Build { number, build } => {
+                drop(loads.remove(&number)); // its memory is free before the next takes any
+                Report::Built(build().map(|kernel| drop(loads.insert(number, kernel))))
             }
             Job::Run { which, amount, start } => {
                 let kernel: &mut dyn Kernel = match which {
                     Which::Clock => &mut adds,
-                    Which::Load => load.as_deref_mut().expect("a load is built before it runs"),
+                    Which::Load(number) => {
+                        &mut **loads.get_mut(&number).expect("a load is built before it runs")
+                    }
                 };
                 Report::Ran(lap(kernel, amount, &start))
             }
@@ -313,8 +335,8 @@ mod tests {
     #[test]
     fn work_of_all_threads_is_added_up() {
         let workers = Workers::start(&[None, None, None]);
-        workers.build((0..3).map(|_| count(u32::MAX)).collect()).unwrap();
-        let two = workers.run(Which::Load, 2, 5);
+        workers.build(0, (0..3).map(|_| count(u32::MAX)).collect()).unwrap();
+        let two = workers.run(Which::Load(0), 2, 5);
         assert!((two.work - 30.0).abs() < 1e-12);
         let clock = workers.run(Which::Clock, 3, 7);
         assert!((clock.work - (3 * 7 * ADDS_PER_PASS) as f64).abs() < 1e-12);
@@ -324,17 +346,31 @@ mod tests {
     #[test]
     fn a_wrong_result_is_never_a_rate() {
         let workers = Workers::start(&[None, None]);
-        workers.build(vec![count(u32::MAX), count(0)]).unwrap();
-        assert_eq!(workers.run(Which::Load, 2, 1).outcome, Outcome::Wrong);
+        workers.build(0, vec![count(u32::MAX), count(0)]).unwrap();
+        assert_eq!(workers.run(Which::Load(0), 2, 1).outcome, Outcome::Wrong);
     }
 
     #[test]
     fn a_failed_build_is_told_and_the_next_one_works() {
         let workers = Workers::start(&[None, None]);
         let fail: Build = Box::new(|| Err(Unmeasurable("no memory".to_owned())));
-        let error = workers.build(vec![count(9), fail]).unwrap_err();
+        let error = workers.build(0, vec![count(9), fail]).unwrap_err();
         assert_eq!(error.to_string(), "no memory");
-        workers.build(vec![count(9), count(9)]).unwrap();
+        workers.build(0, vec![count(9), count(9)]).unwrap();
+    }
+
+    #[test]
+    fn kernels_of_several_numbers_run_in_turn_until_all_are_forgotten() {
+        let workers = Workers::start(&[None, None]);
+        workers.build(0, vec![count(u32::MAX), count(u32::MAX)]).unwrap();
+        workers.build(1, vec![count(0)]).unwrap();
+        for _ in 0..2 {
+            assert_ne!(workers.run(Which::Load(0), 2, 1).outcome, Outcome::Wrong);
+            assert_eq!(workers.run(Which::Load(1), 1, 1).outcome, Outcome::Wrong);
+        }
+        workers.forget();
+        workers.build(1, vec![count(u32::MAX)]).unwrap();
+        assert_ne!(workers.run(Which::Load(1), 1, 1).outcome, Outcome::Wrong);
     }
 
     #[test]

@@ -2,8 +2,9 @@
 
 use flopwise::machine::{ComputeKind, Host, MemoryLevel, MemoryOp, Profile};
 use flopwise_measure::{
-    Abilities, Bench, ElementFormat, Experiment, GemmLoad, GemmShape, Load, Mock, MockRates, Plan,
-    Progress, Setup, Slice, Threads, Unmeasurable, measure, measure_until,
+    Abilities, Bench, ElementFormat, Experiment, GemmLoad, GemmShape, Library, LibraryAbility,
+    Load, Mock, MockRates, Plan, Progress, Setup, Slice, Threads, Unmeasurable, measure,
+    measure_until,
 };
 use std::cell::Cell;
 
@@ -204,6 +205,14 @@ impl Bench for Moved {
         self.mock.prepare(experiment)
     }
 
+    fn prepare_beside(&mut self, experiment: &Experiment) -> Result<Setup, Unmeasurable> {
+        self.mock.prepare_beside(experiment)
+    }
+
+    fn turn_to(&mut self, number: usize) {
+        self.mock.turn_to(number);
+    }
+
     fn clock_slice(&mut self) -> Option<Slice> {
         self.mock.clock_slice()
     }
@@ -228,6 +237,79 @@ fn cores_that_are_always_shared_stay_so() {
     let peak = profile.compute_rate("fp32", ComputeKind::Peak).unwrap();
     assert_eq!(peak.flops_per_cycle, Some(16.0));
     assert!(profile.notes[0].contains("logical processors share cores"));
+}
+
+/// A mock with a second library, each of whose slices is slower than the one before.
+struct Tiring {
+    mock: Mock,
+    n_slices: u32,
+    /// Refuses to hold two experiments at once.
+    is_small: bool,
+}
+
+impl Bench for Tiring {
+    fn host(&self) -> Host {
+        self.mock.host()
+    }
+    fn abilities(&self) -> Abilities {
+        let mut abilities = self.mock.abilities();
+        let own = abilities.libraries[0].clone();
+        abilities.libraries.push(LibraryAbility { library: Library::OpenBlas, ..own });
+        abilities
+    }
+    fn caveats(&self) -> Vec<String> {
+        self.mock.caveats()
+    }
+    fn prepare(&mut self, experiment: &Experiment) -> Result<Setup, Unmeasurable> {
+        self.mock.prepare(experiment).map(|setup| named(setup, experiment))
+    }
+    fn prepare_beside(&mut self, experiment: &Experiment) -> Result<Setup, Unmeasurable> {
+        if self.is_small {
+            return Err(Unmeasurable("no room".to_owned()));
+        }
+        self.mock.prepare_beside(experiment).map(|setup| named(setup, experiment))
+    }
+    fn turn_to(&mut self, number: usize) {
+        self.mock.turn_to(number);
+    }
+    fn clock_slice(&mut self) -> Option<Slice> {
+        self.mock.clock_slice()
+    }
+    fn slice_on(&mut self, threads: &[u32]) -> Option<Slice> {
+        self.mock.slice_on(threads)
+    }
+    fn load_slice(&mut self) -> Slice {
+        self.n_slices += 1;
+        let slice = self.mock.load_slice();
+        Slice { seconds: slice.seconds * (1.0 + f64::from(self.n_slices) / 1000.0), ..slice }
+    }
+}
+
+fn named(setup: Setup, experiment: &Experiment) -> Setup {
+    match experiment.load {
+        Load::Gemm(gemm) => Setup { backend: gemm.library.name().to_owned(), ..setup },
+        Load::Peak(_) | Load::Stream(_) | Load::Chase(_) => setup,
+    }
+}
+
+/// What tires a machine tires all that are compared; where only one fits in memory at a time each
+/// has an answer still.
+#[test]
+fn libraries_that_are_compared_take_turns() {
+    let rates = |is_small: bool| {
+        let mut machine = Tiring { mock: Mock::default(), n_slices: 0, is_small };
+        let plan = Plan::products(String::new(), &[[512, 512, 512]]);
+        let profile = measure(&mut machine, &plan, &mut |_progress| ());
+        let rate = |backend: &str| {
+            let rates = profile.compute.iter().filter(|rate| rate.kind == ComputeKind::Gemm);
+            let mut rates = rates.filter(|rate| (&*rate.format, rate.threads) == ("fp32", 1));
+            rates.find(|rate| rate.backend == backend).unwrap().flops_per_s.median
+        };
+        rate("flopwise") / rate("openblas")
+    };
+    let (in_turn, one_by_one) = (rates(false), rates(true));
+    assert!((in_turn - 1.0).abs() < 0.02, "{in_turn}");
+    assert!(1.05 < one_by_one, "{one_by_one}");
 }
 
 fn full_profile() -> Profile {
@@ -321,6 +403,12 @@ fn formats_that_a_machine_lacks_are_named() {
         }
         fn prepare(&mut self, experiment: &Experiment) -> Result<Setup, Unmeasurable> {
             self.0.prepare(experiment)
+        }
+        fn prepare_beside(&mut self, experiment: &Experiment) -> Result<Setup, Unmeasurable> {
+            self.0.prepare_beside(experiment)
+        }
+        fn turn_to(&mut self, number: usize) {
+            self.0.turn_to(number);
         }
         fn clock_slice(&mut self) -> Option<Slice> {
             self.0.clock_slice()
