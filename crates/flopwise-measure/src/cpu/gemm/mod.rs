@@ -13,6 +13,7 @@ mod matrix;
 mod memory;
 mod pack;
 mod single_row;
+mod team;
 mod tile;
 
 #[cfg(target_arch = "x86_64")]
@@ -33,6 +34,7 @@ use flopwise::machine::CacheState;
 use grid::{Area, grid};
 use matrix::{Expected, Matrix};
 use std::sync::Arc;
+use team::Seat;
 use tile::TileKernel;
 
 /// Entries of each area compared with the naive product, corners among them.
@@ -97,28 +99,30 @@ fn builds(
         c: Matrix::zeros([m, n], padding, format.sum_bytes())?,
     });
     let blocking = blocking(&kernel, &caches(n_threads));
-    let areas = grid([m, n], n_threads, kernel.n_columns).into_iter();
-    let build_one = |area: Area| -> Build {
-        let operands = Arc::clone(&operands);
-        Box::new(move || build(kernel, blocking, operands, area, load.cache))
+    let seats = match team::seats(format, [m, n, k], n_threads)? {
+        Some(seats) => seats.into_iter().map(Some).collect(),
+        None => std::iter::repeat_with(|| None).take(n_threads).collect::<Vec<Option<Seat>>>(),
     };
-    Ok(areas.map(build_one).collect())
+    let areas = grid([m, n], n_threads, kernel.n_columns).into_iter();
+    let build_one = |(area, seat): (Area, Option<Seat>)| -> Build {
+        let operands = Arc::clone(&operands);
+        Box::new(move || {
+            let block = Block::new(kernel, blocking, operands, area, load.cache)?;
+            build(Block { seat, ..block })
+        })
+    };
+    Ok(areas.zip(seats).map(build_one).collect())
 }
 
 /// Multiplies once and verifies before anything is timed.
-fn build(
-    kernel: TileKernel,
-    blocking: Blocking,
-    operands: Arc<Operands>,
-    area: Area,
-    cache: CacheState,
-) -> Result<Box<dyn Kernel>, Unmeasurable> {
-    let mut block = Block::new(kernel, blocking, operands, area, cache)?;
+fn build(mut block: Block) -> Result<Box<dyn Kernel>, Unmeasurable> {
     block.run(1);
     block.verified = block.sample();
     match block.verified.iter().all(|entry| block.is_right(entry.row, entry.column)) {
         true => Ok(Box::new(block)),
-        false => Err(Unmeasurable(format!("{} differs from the naive product", kernel.backend))),
+        false => {
+            Err(Unmeasurable(format!("{} differs from the naive product", block.kernel.backend)))
+        }
     }
 }
 
@@ -130,6 +134,8 @@ struct Block {
     operands: Arc<Operands>,
     area: Area,
     cache: CacheState,
+    /// Its place among threads that multiply one row together.
+    seat: Option<Seat>,
     /// Entries found right.
     verified: Vec<Entry>,
 }
@@ -152,7 +158,8 @@ impl Block {
     ) -> Result<Block, Unmeasurable> {
         let shape = [area.rows.len(), area.columns.len(), operands.a.n_columns];
         let packed = Packed::new(&kernel, &blocking, shape)?;
-        let block = Block { kernel, blocking, packed, operands, area, cache, verified: Vec::new() };
+        let (seat, verified) = (None, Vec::new());
+        let block = Block { kernel, blocking, packed, operands, area, cache, seat, verified };
         for row in block.area.rows.clone() {
             for column in block.area.columns.clone() {
                 block.wipe(row, column);
@@ -226,6 +233,16 @@ impl Kernel for Block {
     }
 
     fn run(&mut self, amount: u64) {
+        let n_rounds = self.n_rounds(amount);
+        if let Some(seat) = &mut self.seat {
+            for _ in 0..n_rounds {
+                let columns = &self.area.columns;
+                // SAFETY: the kernel exists, so its instructions do; the seats were made for these
+                // operands, and the area is no other thread's.
+                unsafe { seat.multiply(self.kernel.row_product, &self.operands, columns) };
+            }
+            return;
+        }
         if self.area.is_empty() {
             return;
         }
@@ -242,7 +259,7 @@ impl Kernel for Block {
             c_stride: c.stride,
             shape: [rows.len(), columns.len(), a.n_columns],
         };
-        for _ in 0..self.n_rounds(amount) {
+        for _ in 0..n_rounds {
             // SAFETY: the kernel exists, so its instructions do; the area lies within the matrices
             // by the assertions and is no other thread's; the packed memory was made for it.
             unsafe { driver::multiply(&self.kernel, &self.blocking, &mut self.packed, &product) };

@@ -100,6 +100,28 @@ fn blocks_of_any_size_add_up() {
     }
 }
 
+/// One row by threads that wait for each other, round after round.
+#[test]
+fn one_row_by_a_team_is_right() {
+    for kernel in tile::available() {
+        for (n_threads, n, k) in [(2, 71, 128), (3, 5, 700), (4, 200, 259)] {
+            let load = load(kernel.format, [1, n, k]);
+            let builds = builds(kernel, load, n_threads).unwrap();
+            std::thread::scope(|scope| {
+                for build in builds {
+                    scope.spawn(move || {
+                        let mut block = build().unwrap();
+                        for n_rounds in 1..20 {
+                            block.run(n_rounds);
+                            assert!(block.is_correct(), "{} {n}x{k}", kernel.backend);
+                        }
+                    });
+                }
+            });
+        }
+    }
+}
+
 #[test]
 fn integers_of_the_largest_magnitude_are_exact() {
     for kernel in tile::available().into_iter().filter(|k| k.format == ElementFormat::Int8) {
@@ -167,7 +189,8 @@ fn a_kernel_that_skips_a_step_is_found_out() {
     let blocking = blocking(&kernel, &caches(1));
     let operands = operands(ElementFormat::Fp32, [16, 16, 16], 0);
     let area = Area { rows: 0..16, columns: 0..16 };
-    assert!(build(kernel, blocking, operands, area, CacheState::Hot).is_err());
+    let block = Block::new(kernel, blocking, operands, area, CacheState::Hot).unwrap();
+    assert!(build(block).is_err());
 }
 
 #[test]
