@@ -10,7 +10,7 @@ use crate::curve::{levels_of_curve, note_measured_sizes};
 use crate::record::Series;
 use crate::sample::{per_cycle, sampled};
 use flopwise::machine::{
-    ComputeKind, ComputeRate, MemoryLevel, MemoryOp, Probe, Profile, Sampled, Stores, TimedBy, roof,
+    ComputeKind, ComputeRate, MemoryLevel, Probe, Profile, Sampled, Stores, TimedBy, roof,
 };
 use flopwise::units::{BytesPerSec, FlopsPerSec};
 
@@ -195,16 +195,9 @@ fn roof_of(profile: &Profile, rate: &ComputeRate, peak: f64) -> Option<f64> {
     let is_named = |format: &&ElementFormat| format.name() == rate.format;
     let format = ElementFormat::ALL.iter().find(is_named)?;
     let bytes = [format.bytes(), format.sum_bytes()];
-    let bandwidth = dram_read(profile, rate.threads)?;
+    let read = profile.read_rate_at(MemoryLevel::Dram, rate.threads)?;
+    let bandwidth = BytesPerSec(read.bytes_per_s.median);
     Some(roof(rate.shape?, bytes, FlopsPerSec(peak), bandwidth).0)
-}
-
-fn dram_read(profile: &Profile, threads: u32) -> Option<BytesPerSec> {
-    let rate = profile.memory.iter().find(|rate| {
-        (rate.level, rate.op, rate.threads, rate.stores)
-            == (MemoryLevel::Dram, MemoryOp::Read, threads, Stores::Plain)
-    })?;
-    Some(BytesPerSec(rate.bytes_per_s.median))
 }
 
 /// How many rates come from few of their samples, and how many from time on the processor.

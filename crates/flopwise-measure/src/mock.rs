@@ -225,7 +225,7 @@ impl Mock {
             }
             Load::Stream(stream) => {
                 let bandwidth = match stream.op {
-                    MemoryOp::Read => self.rates.read_bytes_per_s,
+                    MemoryOp::Read | MemoryOp::ReadSpread => self.rates.read_bytes_per_s,
                     MemoryOp::Write | MemoryOp::Copy | MemoryOp::Triad => {
                         self.rates.copy_bytes_per_s
                     }

@@ -171,7 +171,9 @@ impl Plan {
             threads: vec![Threads::One, Threads::All],
             peaks: Wish::Wanted,
             gemms: cubes.map(|cube| GemmWish::of(cube, Multipliers::BuiltIn)).to_vec(),
-            streams: [MemoryOp::Read, MemoryOp::Copy].map(StreamWish::dram).to_vec(),
+            streams: [MemoryOp::Read, MemoryOp::ReadSpread, MemoryOp::Copy]
+                .map(StreamWish::dram)
+                .to_vec(),
             n_rounds: 1,
             probes: Wish::Left,
             latency: Wish::Left,
@@ -205,7 +207,7 @@ impl Plan {
         Plan {
             formats: ElementFormat::ALL.to_vec(),
             gemms: gemms.collect(),
-            streams: plain.chain(past).collect(),
+            streams: plain.chain([StreamWish::dram(MemoryOp::ReadSpread)]).chain(past).collect(),
             n_rounds: 3,
             probes: Wish::Wanted,
             latency: Wish::Wanted,
@@ -222,7 +224,7 @@ impl Plan {
         Plan {
             formats: ElementFormat::ALL.to_vec(),
             gemms: wishes.collect(),
-            streams: vec![StreamWish::dram(MemoryOp::Read)],
+            streams: [MemoryOp::Read, MemoryOp::ReadSpread].map(StreamWish::dram).to_vec(),
             budget_s: 0.6,
             ..Plan::quick(measured_at)
         }

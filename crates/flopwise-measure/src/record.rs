@@ -136,7 +136,7 @@ pub(crate) fn label(experiment: &Experiment) -> String {
         Load::Gemm(gemm) => gemm_label(gemm),
         Load::Stream(StreamLoad { op, place, stores }) => {
             let past = if stores == Stores::NonTemporal { ", stores past the caches" } else { "" };
-            format!("{} {}{past}", place_label(place), format!("{op:?}").to_lowercase())
+            format!("{} {}{past}", place_label(place), op.name())
         }
         Load::Chase(place) => format!("{} latency", place_label(place)),
     };

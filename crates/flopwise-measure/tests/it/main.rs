@@ -49,6 +49,8 @@ fn a_quiet_machine_is_measured_exactly() {
         "fp32 gemm 1024x1024x1024 2T 224 G 195/195",
         "Read 1T 16 G 301/301",
         "Read 2T 32 G 301/301",
+        "ReadSpread 1T 16 G 301/301",
+        "ReadSpread 2T 32 G 301/301",
         "Copy 1T 12 G 301/301",
         "Copy 2T 24 G 301/301",
     ];
@@ -86,8 +88,8 @@ fn a_machine_that_is_never_quiet_gives_notes_instead_of_rates() {
     let profile = profile_of(MockRates { preempt_every: Some(1), ..MockRates::default() });
     assert_eq!(table(&profile), Vec::<String>::new());
     assert_eq!(profile.machine.clock_hz, None);
-    assert_eq!(profile.notes.len(), 11);
-    assert!(profile.notes[10].starts_with("this machine was too busy"));
+    assert_eq!(profile.notes.len(), 13);
+    assert!(profile.notes[12].starts_with("this machine was too busy"));
     // Half as much again as the budget, since fewer than the least number were clean: 0.57 s.
     assert!(profile.notes[0].starts_with("fp32 peak, 1 thread: left out: none of 292 samples"));
 }
@@ -139,7 +141,7 @@ fn a_machine_without_a_clock_still_has_rates() {
 fn one_processor_is_measured_once() {
     let profile = profile_of(MockRates { n_logical_cpus: 1, ..MockRates::default() });
     assert_eq!(profile.compute.len(), 3);
-    assert_eq!(profile.memory.len(), 2);
+    assert_eq!(profile.memory.len(), 3);
 }
 
 #[test]
@@ -339,8 +341,9 @@ fn a_full_run_has_every_format_level_and_probe() {
     check("int16", 64.0);
     let levels: Vec<_> = profile.latency.iter().map(|latency| latency.level).collect();
     assert_eq!(levels, [MemoryLevel::L1, MemoryLevel::L2, MemoryLevel::L3, MemoryLevel::Dram]);
-    // Per level four operations, and three that go past the caches, each on one thread and on two.
-    assert_eq!(profile.memory.len(), 2 * (4 * 4 + 3));
+    // Per level four operations, three that go past the caches, and reading at eight places, each on
+    // one thread and on two.
+    assert_eq!(profile.memory.len(), 2 * (4 * 4 + 3 + 1));
     for rate in profile.memory.iter() {
         let is_dram = rate.level == MemoryLevel::Dram;
         assert_eq!(rate.range.is_some(), is_dram, "{:?} {:?}", rate.level, rate.op);

@@ -211,10 +211,13 @@ impl MemoryLevel {
 
 /// What is done with the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "snake_case")]
 pub enum MemoryOp {
-    /// Loads only.
+    /// Loads only, one after the other.
     Read,
+    /// Loads only, at eight places in turn: more rows of memory are open at once, and several
+    /// prefetchers at work. What a kernel can reach that reads that way.
+    ReadSpread,
     /// Stores only.
     Write,
     /// One load and one store per element; both are counted, as STREAM does.
@@ -224,11 +227,12 @@ pub enum MemoryOp {
 }
 
 impl MemoryOp {
-    /// The name in a profile.
+    /// The name in a table.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             MemoryOp::Read => "read",
+            MemoryOp::ReadSpread => "read, 8 places",
             MemoryOp::Write => "write",
             MemoryOp::Copy => "copy",
             MemoryOp::Triad => "triad",

@@ -131,14 +131,29 @@ impl Profile {
         matching.max_by_key(|rate| (rate.threads, rate.array_bytes))
     }
 
+    /// Reading a level on so many threads, in whichever order is faster: what a roof is made of.
+    #[must_use]
+    pub fn read_rate_at(&self, level: MemoryLevel, threads: u32) -> Option<&MemoryRate> {
+        let by = |op: MemoryOp| {
+            let rates = self.memory.iter().filter(move |rate| (rate.level, rate.op) == (level, op));
+            rates.filter(|rate| rate.threads == threads).max_by_key(|rate| rate.array_bytes)
+        };
+        let both = [by(MemoryOp::Read), by(MemoryOp::ReadSpread)].into_iter().flatten();
+        both.max_by(|a, b| a.bytes_per_s.median.total_cmp(&b.bytes_per_s.median))
+    }
+
+    /// The same at the most threads measured.
+    #[must_use]
+    pub fn read_rate(&self, level: MemoryLevel) -> Option<&MemoryRate> {
+        let reads = self.memory.iter().filter(|rate| {
+            rate.level == level && matches!(rate.op, MemoryOp::Read | MemoryOp::ReadSpread)
+        });
+        self.read_rate_at(level, reads.map(|rate| rate.threads).max()?)
+    }
+
     /// The read bandwidth of main memory on so many threads.
     pub(crate) fn dram_read_at(&self, threads: u32) -> Option<&MemoryRate> {
-        let reads = self.memory.iter().filter(|rate| {
-            rate.level == MemoryLevel::Dram
-                && rate.op == MemoryOp::Read
-                && rate.stores == Stores::Plain
-        });
-        reads.filter(|rate| rate.threads == threads).max_by_key(|rate| rate.array_bytes)
+        self.read_rate_at(MemoryLevel::Dram, threads)
     }
 
     /// The main-memory bandwidth of `op`, through the caches, at the most threads measured.
@@ -154,10 +169,10 @@ impl Profile {
         Some(FlopsPerSec(rate.flops_per_s.median))
     }
 
-    /// Read bandwidth of a level, all threads.
+    /// Read bandwidth of a level, all threads, in whichever order is faster.
     #[must_use]
     pub fn read_bandwidth(&self, level: MemoryLevel) -> Option<BytesPerSec> {
-        let rate = self.memory_rate(level, MemoryOp::Read, Stores::Plain)?;
+        let rate = self.read_rate(level)?;
         Some(BytesPerSec(rate.bytes_per_s.median))
     }
 

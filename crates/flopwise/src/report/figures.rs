@@ -204,6 +204,7 @@ fn stream(rate: &MemoryRate, profile: &Profile) -> Figure {
     let print = |figure: f64| BytesPerSec(figure).to_string();
     let counted = match rate.op {
         MemoryOp::Read => "each byte loaded once",
+        MemoryOp::ReadSpread => "each byte loaded once, 1 KiB at each of eight places in turn",
         MemoryOp::Write => "each byte stored once",
         MemoryOp::Copy => "a load and a store for each element, both counted",
         MemoryOp::Triad => "two loads and a store for each element, all counted",

@@ -9,7 +9,7 @@ use crate::cost::{Counts, Stored};
 use crate::estimate::{Bound, Estimate, NodeEstimate};
 use crate::graph::Symbol;
 use crate::machine::{
-    ComputeKind, ComputeRate, Host, MemoryOp, MemoryRate, Profile, Sampled, Stores,
+    ComputeKind, ComputeRate, Host, MemoryLevel, MemoryOp, MemoryRate, Profile, Sampled, Stores,
 };
 use crate::units::{Bytes, BytesPerSec, FlopsPerSec, SamplesPerSec, grouped};
 use minijinja::{Environment, UndefinedBehavior, Value, context};
@@ -108,7 +108,7 @@ fn machine_cards(profile: &Profile) -> Vec<Value> {
         let figure = operations(format, rate.flops_per_s.median);
         card(format!("{format} peak"), figure, plural(rate.threads as usize, "thread"))
     }));
-    cards.extend(profile.dram_rate(MemoryOp::Read).map(|rate| {
+    cards.extend(profile.read_rate(MemoryLevel::Dram).map(|rate| {
         let figure = BytesPerSec(rate.bytes_per_s.median).to_string();
         card("Main memory, read".to_owned(), figure, plural(rate.threads as usize, "thread"))
     }));
@@ -375,7 +375,7 @@ fn machine(report: &EstimateReport) -> Value {
             ComputeKind::FmaAdd => false,
         }
     };
-    let shown = [profile.dram_rate(MemoryOp::Read), profile.dram_rate(MemoryOp::Copy)];
+    let shown = [profile.read_rate(MemoryLevel::Dram), profile.dram_rate(MemoryOp::Copy)];
     let is_shown = |rate: &MemoryRate| shown.contains(&Some(rate));
     let (used, unused): (Vec<_>, Vec<_>) = profile.compute.iter().partition(|rate| is_used(rate));
     let (copy, other): (Vec<_>, Vec<_>) = profile.memory.iter().partition(|rate| is_shown(rate));

@@ -5,8 +5,8 @@
 
 use super::text::{Page, percent};
 use crate::machine::{
-    CacheState, ComputeKind, ComputeRate, Host, Latency, MemoryLevel, MemoryOp, MemoryRate,
-    Profile, Stores, TimedBy,
+    CacheState, ComputeKind, ComputeRate, Host, Latency, MemoryLevel, MemoryRate, Profile, Stores,
+    TimedBy,
 };
 use crate::units::{Bytes, BytesPerSec, FlopsPerSec, Seconds};
 use comfy_table::CellAlignment;
@@ -89,7 +89,7 @@ pub(super) fn summary(profile: &Profile) -> Vec<MachineTable> {
         let widest = gemms.into_iter().filter(|rate| Some(rate.threads) == most);
         short.compute.extend(widest.cloned());
     }
-    let read = |level| profile.memory_rate(level, MemoryOp::Read, Stores::Plain).cloned();
+    let read = |level| profile.read_rate(level).cloned();
     short.memory = MemoryLevel::ALL.into_iter().filter_map(read).collect();
     let all = [peaks(&short), products(&short), memory(&short), ridges(profile)];
     let filled = all.into_iter().filter(|table| !table.rows.is_empty());

@@ -95,9 +95,7 @@ pub fn roofline(profile: &Profile) -> Roofline {
         drawn.gemms.extend(gemms(profile, format));
     }
     for level in MemoryLevel::ALL {
-        let read = crate::machine::MemoryOp::Read;
-        let rate = profile.memory_rate(level, read, crate::machine::Stores::Plain);
-        drawn.slopes.extend(rate.map(|rate| Slope {
+        drawn.slopes.extend(profile.read_rate(level).map(|rate| Slope {
             level,
             threads: rate.threads,
             bytes_per_s: rate.bytes_per_s.median,

@@ -20,7 +20,7 @@ use crate::bench::{StreamLoad, Unmeasurable};
 use flopwise::machine::{MemoryOp, Stores};
 use kernels::{BLOCK_BYTES, BLOCK_WORDS, Kernels, LINE_BYTES};
 use std::ops::Range;
-use walk::Walk;
+use walk::{Stretch, Walk};
 
 /// Arrays begin at different places of their pages of 4 KiB: a load may wait for an earlier store
 /// to the same place of another page.
@@ -33,13 +33,25 @@ const SCALE: f64 = 3.0;
 /// blocks nearby are alike.
 const PERIOD: usize = 1021;
 
+/// Places that a spread read goes on at: more keep more rows of memory open and more prefetchers at
+/// work, until those run out. Eight and six were the fastest of 1 to 16 on Zen 3.
+const N_PLACES: usize = 8;
+
+/// How many stretches of its arrays an operation goes through at once.
+fn n_places(op: MemoryOp) -> usize {
+    match op {
+        MemoryOp::ReadSpread => N_PLACES,
+        MemoryOp::Read | MemoryOp::Write | MemoryOp::Copy | MemoryOp::Triad => 1,
+    }
+}
+
 /// The most arrays that an operation goes over.
 pub(super) const MAX_ARRAYS: u64 = 3;
 
 /// How many arrays an operation goes over.
 fn n_arrays(op: MemoryOp) -> usize {
     match op {
-        MemoryOp::Read | MemoryOp::Write => 1,
+        MemoryOp::Read | MemoryOp::ReadSpread | MemoryOp::Write => 1,
         MemoryOp::Copy => 2,
         MemoryOp::Triad => 3,
     }
@@ -54,7 +66,7 @@ pub(super) fn has_non_temporal_stores() -> bool {
 pub(super) fn runnable(load: StreamLoad, room: Room<'_>) -> Result<Runnable, Unmeasurable> {
     let StreamLoad { op, place, stores } = load;
     let kernels = kernels::best();
-    if stores == Stores::NonTemporal && op == MemoryOp::Read {
+    if stores == Stores::NonTemporal && matches!(op, MemoryOp::Read | MemoryOp::ReadSpread) {
         return Err(Unmeasurable("reading stores nothing".to_owned()));
     }
     if !kernels.has_stores(stores) {
@@ -62,9 +74,10 @@ pub(super) fn runnable(load: StreamLoad, room: Room<'_>) -> Result<Runnable, Unm
     }
     let each = places::array_bytes(room, place, n_arrays(op) as u64)?;
     let n_blocks = usize::try_from(each).unwrap_or(usize::MAX) / BLOCK_BYTES;
+    let n_blocks = n_blocks / n_places(op) * n_places(op);
     if n_blocks == 0 {
         return Err(Unmeasurable(format!(
-            "arrays of {each} bytes are smaller than a block of {BLOCK_BYTES}"
+            "arrays of {each} bytes are smaller than a block of {BLOCK_BYTES} at each place"
         )));
     }
     let is_cached = places::is_cached(room, place) && stores == Stores::Plain;
@@ -167,7 +180,8 @@ struct Stream {
     arrays: Arrays,
     /// Whether the arrays are brought into the caches before each run.
     is_cached: bool,
-    /// Where the next run begins.
+    /// Where the next run begins: through all blocks, or where there are several places, through
+    /// those of each at once.
     walk: Walk,
     /// Where the last run began, and how many blocks it went over.
     last: (Walk, u64),
@@ -204,7 +218,7 @@ impl Stream {
     ) -> Result<Stream, Unmeasurable> {
         let mut arrays = Arrays::new(n_arrays(op), n_blocks * BLOCK_WORDS)?;
         match op {
-            MemoryOp::Read => arrays.fill(0, counted),
+            MemoryOp::Read | MemoryOp::ReadSpread => arrays.fill(0, counted),
             MemoryOp::Write => arrays.fill(0, |_| u64::MAX),
             MemoryOp::Copy => {
                 arrays.fill(0, |_| u64::MAX);
@@ -216,7 +230,7 @@ impl Stream {
                 arrays.fill(2, |word_idx| factor(word_idx).to_bits());
             }
         }
-        let walk = Walk::new(n_blocks);
+        let walk = Walk::new(n_blocks / n_places(op));
         Ok(Stream {
             op,
             stores,
@@ -233,7 +247,7 @@ impl Stream {
     /// What word i of the target is after the last run.
     fn expected(&self, word_idx: usize) -> u64 {
         match self.op {
-            MemoryOp::Read | MemoryOp::Copy => counted(word_idx),
+            MemoryOp::Read | MemoryOp::ReadSpread | MemoryOp::Copy => counted(word_idx),
             MemoryOp::Write => self.pattern,
             MemoryOp::Triad => triad_sum(word_idx).to_bits(),
         }
@@ -246,11 +260,32 @@ impl Stream {
             n_words * (n_words + 1) / 2
         };
         let (walk, amount) = self.last;
-        let sums = walk.stretches(amount).map(|stretch| {
-            let once = sum_to(stretch.blocks.end) - sum_to(stretch.blocks.start);
-            (once as u64).wrapping_mul(stretch.n_times as u64)
+        let sums = walk.stretches(amount).flat_map(|stretch| {
+            (0..n_places(self.op)).map(move |place| {
+                let first = place * walk.n_blocks();
+                let [start, end] = [stretch.blocks.start, stretch.blocks.end];
+                let once = sum_to(first + end) - sum_to(first + start);
+                (once as u64).wrapping_mul(stretch.n_times as u64)
+            })
         });
         sums.fold(0, u64::wrapping_add)
+    }
+
+    /// The wrapping sum of one block at each place, then the next of each.
+    fn read_spread(&self, stretch: &Stretch) -> u64 {
+        let words = &self.arrays.words.as_slice()[self.arrays.range(0)];
+        let n_words = self.walk.n_blocks() * BLOCK_WORDS;
+        let mut sum = 0u64;
+        for _ in 0..stretch.n_times {
+            for block in stretch.blocks.clone() {
+                for place in 0..N_PLACES {
+                    let first = place * n_words + block * BLOCK_WORDS;
+                    let read = self.kernels.read(&words[first..first + BLOCK_WORDS], 1);
+                    sum = sum.wrapping_add(read);
+                }
+            }
+        }
+        sum
     }
 
     /// After a run over all blocks: every word of the target.
@@ -270,6 +305,10 @@ impl Kernel for Stream {
             return;
         }
         for stretch in self.walk.stretches(self.walk.n_blocks() as u64) {
+            if self.op == MemoryOp::ReadSpread {
+                std::hint::black_box(self.read_spread(&stretch));
+                continue;
+            }
             let part = stretch.blocks.start * BLOCK_WORDS..stretch.blocks.end * BLOCK_WORDS;
             let (target, sources) = self.arrays.parts(n_arrays(self.op), part);
             for array in [sources[0], sources[1], target] {
@@ -289,6 +328,7 @@ impl Kernel for Stream {
             let n_times = stretch.n_times;
             match op {
                 MemoryOp::Read => sum = sum.wrapping_add(kernels.read(target, n_times)),
+                MemoryOp::ReadSpread => sum = sum.wrapping_add(self.read_spread(&stretch)),
                 MemoryOp::Write => kernels.write(stores, target, self.pattern, n_times),
                 MemoryOp::Copy => kernels.copy(stores, target, sources[0], n_times),
                 MemoryOp::Triad => kernels.triad(stores, target, sources, SCALE, n_times),
@@ -300,13 +340,13 @@ impl Kernel for Stream {
 
     /// Bytes of all arrays, as STREAM counts.
     fn work(&self, amount: u64) -> f64 {
-        amount as f64 * (n_arrays(self.op) * BLOCK_BYTES) as f64
+        amount as f64 * (n_arrays(self.op) * n_places(self.op) * BLOCK_BYTES) as f64
     }
 
     /// What was read adds up; some words that were written are right, and are wiped for the next
     /// time round.
     fn is_correct(&mut self) -> bool {
-        if self.op == MemoryOp::Read {
+        if matches!(self.op, MemoryOp::Read | MemoryOp::ReadSpread) {
             return self.sum == self.expected_sum();
         }
         let (walk, amount) = self.last;
@@ -327,15 +367,17 @@ impl Kernel for Stream {
 mod tests {
     use super::*;
 
-    const OPS: [MemoryOp; 4] = [MemoryOp::Read, MemoryOp::Write, MemoryOp::Copy, MemoryOp::Triad];
+    const OPS: [MemoryOp; 5] =
+        [MemoryOp::Read, MemoryOp::ReadSpread, MemoryOp::Write, MemoryOp::Copy, MemoryOp::Triad];
 
-    /// Each stream that there is, of so many blocks.
+    /// Each stream that there is, of so many blocks at each place.
     fn streams(n_blocks: usize) -> Vec<Stream> {
         let mut streams = Vec::new();
         for kernels in kernels::all() {
             for stores in [Stores::Plain, Stores::NonTemporal] {
                 for op in OPS.into_iter().filter(|_| kernels.has_stores(stores)) {
-                    streams.push(Stream::new(op, stores, kernels, n_blocks).unwrap());
+                    let n_all = n_blocks * n_places(op);
+                    streams.push(Stream::new(op, stores, kernels, n_all).unwrap());
                 }
             }
         }
@@ -397,7 +439,10 @@ mod tests {
 
     #[test]
     fn a_wrong_word_is_found_out() {
-        for mut stream in streams(4).into_iter().filter(|stream| stream.op == MemoryOp::Read) {
+        for mut stream in streams(4)
+            .into_iter()
+            .filter(|stream| n_arrays(stream.op) == 1 && stream.op != MemoryOp::Write)
+        {
             stream.run(7);
             assert!(stream.is_correct());
             stream.arrays.words.as_mut_slice()[3 * BLOCK_WORDS] += 1;
@@ -408,7 +453,11 @@ mod tests {
 
     #[test]
     fn bytes_are_counted_as_stream_does() {
-        let per_block = |op| Stream::new(op, Stores::Plain, kernels::best(), 1).unwrap().work(1);
+        let per_block = |op| {
+            let stream = Stream::new(op, Stores::Plain, kernels::best(), n_places(op)).unwrap();
+            stream.work(1)
+        };
+        assert!((per_block(MemoryOp::ReadSpread) - 8192.0).abs() < 1e-9);
         assert!((per_block(MemoryOp::Read) - 1024.0).abs() < 1e-9);
         assert!((per_block(MemoryOp::Write) - 1024.0).abs() < 1e-9);
         assert!((per_block(MemoryOp::Copy) - 2048.0).abs() < 1e-9);
